@@ -1,0 +1,5 @@
+"""`python -m node` is `aenode`."""
+
+from node.cli import main
+
+main()

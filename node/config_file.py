@@ -1,0 +1,167 @@
+"""config.toml: read and checked as a whole, and read again when it changes.
+
+Every mistake is reported at once with its line and what is allowed. Relative paths are relative
+to the folder of the file.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ValidationError
+
+from node.config import Peer, Pipeline, Rule, Settings
+from node.errors import ConfigError, Problem
+
+
+def load(path: Path) -> Settings:
+    """Read and check a settings file. Raises ConfigError with every mistake in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [Problem(0, "file", f"cannot be read: {error}")]) from error
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ConfigError(
+            str(path), [Problem(int(line[1]) if line else len(text.splitlines()), "syntax", str(error))]
+        ) from error
+    lines = _lines_of_settings(text)
+    try:
+        settings = Settings.model_validate(table)
+    except ValidationError as error:
+        problems = [_problem(dict(e), lines) for e in error.errors()] + _crossed(table, lines)
+        raise ConfigError(str(path), sorted(problems, key=lambda p: p.line)) from None
+    if problems := _crossed(table, lines):
+        raise ConfigError(str(path), problems)
+    return _beside(path.resolve().parent, settings)
+
+
+def _beside(folder: Path, settings: Settings) -> Settings:
+    """The settings with their paths made absolute; a model's name of the zoo is no path."""
+    node = settings.node.model_copy(update={"data": (folder / settings.node.data).resolve()})
+    pipelines = tuple(
+        p.model_copy(update={"model": str((folder / p.model).resolve())})
+        if p.model.startswith(("./", "../", "/"))
+        else p
+        for p in settings.pipelines
+    )
+    return settings.model_copy(update={"node": node, "pipelines": pipelines})
+
+
+Location = tuple[str | int, ...]
+
+
+def _lines_of_settings(text: str) -> dict[Location, int]:
+    """Line number of each table header and key, by its path in the parsed document."""
+    lines: dict[Location, int] = {}
+    arrays: Counter[Location] = Counter()
+    table: Location = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*(\[\[?)([^\[\]]+)\]", line):
+            table = tuple(part.strip().strip('"') for part in header[2].split("."))
+            if header[1] == "[[":
+                arrays[table] += 1
+            if arrays[table[:1]]:
+                table = (table[0], arrays[table[:1]] - 1, *table[1:])
+            lines.setdefault(table, number)
+        elif key := re.match(r'\s*"?([A-Za-z0-9_-]+)"?\s*=', line):
+            lines.setdefault((*table, key[1]), number)
+    return lines
+
+
+def _line_of(location: Location, lines: dict[Location, int]) -> int:
+    while location and location not in lines:
+        location = location[:-1]
+    return lines.get(location, 1)
+
+
+def _label(location: Location) -> str:
+    label = ""
+    for part in location:
+        label += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if label else part
+    return label
+
+
+def _problem(error: dict[str, Any], lines: dict[Location, int]) -> Problem:
+    location: Location = error["loc"]
+    # A union reports once for each of its members; what a person wrote ends before their names.
+    while location and re.search(r"[\[\(]|^(str|int|float|list)$", str(location[-1])):
+        location = location[:-1]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = Settings.model_fields if len(location) == 1 else _fields_beside(location)
+        message = "no such setting; allowed: " + ", ".join(known)
+    elif error["type"] == "string_pattern_mismatch":
+        message = f"{message} (is {error['input']!r})"
+    return Problem(_line_of(location, lines), _label(location), message)
+
+
+def _fields_beside(location: Location) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {"peers": Peer, "pipelines": Pipeline, "rules": Rule}
+    first = str(location[0])
+    section = sections.get(first) or type(getattr(Settings(), first))
+    return list(section.model_fields)
+
+
+def _crossed(table: dict[str, Any], lines: dict[Location, int]) -> list[Problem]:
+    """Mistakes between sections: names used twice, and names that nothing has."""
+    problems: list[Problem] = []
+    names: dict[str, list[object]] = {}
+    for section in ("peers", "pipelines", "rules"):
+        rows = [row for row in table.get(section, []) if isinstance(row, dict)]
+        names[section] = [row.get("name") for row in rows]
+        for number, name in enumerate(names[section]):
+            if name is not None and name in names[section][:number]:
+                at: Location = (section, number, "name")
+                problems.append(Problem(_line_of(at, lines), _label(at), f"{name!r} is used twice"))
+    addressed = {r.get("name") for r in table.get("peers", []) if isinstance(r, dict) and r.get("address")}
+    for number, rule in enumerate(r for r in table.get("rules", []) if isinstance(r, dict)):
+        for key, allowed in (("pipelines", set(names["pipelines"])), ("send_to", addressed)):
+            at = ("rules", number, key)
+            used = rule.get(key, [])
+            for name in used if isinstance(used, list) else []:
+                if name not in allowed:
+                    listed = ", ".join(sorted(map(str, allowed))) or "none is set up"
+                    what = "pipeline" if key == "pipelines" else "peer with an address"
+                    message = f"no {what} is called {name!r}; allowed: {listed}"
+                    problems.append(Problem(_line_of(at, lines), _label(at), message))
+    return problems
+
+
+@dataclass(slots=True)
+class SettingsFile:
+    """A settings file that is read again when it changes; a bad one leaves the old in force."""
+
+    path: Path
+    settings: Settings
+    error: ConfigError | None = None
+    _seen: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Load for the first time. Raises ConfigError."""
+        return cls(path, load(path), None, cls._stamp(path))
+
+    @staticmethod
+    def _stamp(path: Path) -> tuple[int, int]:
+        try:
+            stat = path.stat()
+        except OSError:
+            return (0, 0)
+        return (stat.st_mtime_ns, stat.st_size)
+
+    def refresh(self) -> bool:
+        """Look whether the file changed. True where it did; `error` then says whether it was refused."""
+        stamp = self._stamp(self.path)
+        if stamp == self._seen:
+            return False
+        self._seen = stamp
+        try:
+            self.settings, self.error = load(self.path), None
+        except ConfigError as error:
+            self.error = error
+        return True
