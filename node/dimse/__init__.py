@@ -1,0 +1,1 @@
+"""The DICOM network: presentation contexts, statuses, associations."""

@@ -1,0 +1,99 @@
+"""What we answer, by name: DIMSE statuses, rejections of associations and aborts."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """Statuses that we answer; MEANINGS says when, and by which clause."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    UNRECOGNIZED_OPERATION = 0x0211
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_MISMATCH = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """When a status is answered, and the clause that defines it."""
+
+    clause: str
+    sentence: str
+
+
+MEANINGS: dict[Status, Meaning] = {
+    Status.SUCCESS: Meaning(
+        "PS3.7 C.1.1", "C-ECHO: done. C-STORE: the instance is durable on disk and will be indexed"
+    ),
+    Status.PROCESSING_FAILURE: Meaning("PS3.7 C.5", "an unexpected failure, which the log explains"),
+    Status.SOP_CLASS_NOT_SUPPORTED: Meaning(
+        "PS3.7 C.5", "the request's SOP class is not that of its presentation context"
+    ),
+    Status.UNRECOGNIZED_OPERATION: Meaning("PS3.7 C.5", "a request other than C-STORE and C-ECHO"),
+    Status.OUT_OF_RESOURCES: Meaning(
+        "PS3.4 B.2.3",
+        "less free space than receive.min_free, a full disk or quota, or a stuck index",
+    ),
+    Status.DATA_SET_MISMATCH: Meaning(
+        "PS3.4 B.2.3", "command and data set disagree on the SOP class or the SOP instance"
+    ),
+    Status.CANNOT_UNDERSTAND: Meaning(
+        "PS3.4 B.2.3", "no data set, no SOP class or instance UID in it, or a header that cannot be decoded"
+    ),
+}
+
+
+class RejectResult(IntEnum):
+    """Result of an A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+
+    PERMANENT = 1
+    TRANSIENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An A-ASSOCIATE-RJ: result, source and reason (PS3.8 table 9-21), and the sentence for the log."""
+
+    result: RejectResult
+    source: int
+    reason: int
+    sentence: str
+
+
+APPLICATION_CONTEXT_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 2, "application context not supported")
+CALLING_AE_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 3, "calling AE title not recognized")
+CALLED_AE_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 7, "called AE title not recognized")
+PROTOCOL_VERSION_UNKNOWN = Rejection(RejectResult.PERMANENT, 2, 2, "protocol version not supported")
+TOO_MANY_ASSOCIATIONS = Rejection(RejectResult.TRANSIENT, 3, 2, "limit of associations reached")
+LOW_DISK = Rejection(RejectResult.TRANSIENT, 3, 2, "less free space than receive.min_free")
+STOPPING = Rejection(RejectResult.TRANSIENT, 3, 1, "this node is stopping")
+REJECTIONS = (
+    APPLICATION_CONTEXT_UNKNOWN,
+    CALLING_AE_UNKNOWN,
+    CALLED_AE_UNKNOWN,
+    PROTOCOL_VERSION_UNKNOWN,
+    TOO_MANY_ASSOCIATIONS,
+    LOW_DISK,
+    STOPPING,
+)
+
+
+class AbortSource(IntEnum):
+    """Who aborts (PS3.8 table 9-26)."""
+
+    USER = 0
+    PROVIDER = 2
+
+
+class AbortReason(IntEnum):
+    """Why the provider aborts (PS3.8 table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNIZED_PARAMETER = 4
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
