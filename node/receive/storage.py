@@ -1,0 +1,136 @@
+"""C-STORE: from the fragments of a data set to a durable instance, or the status that says why not."""
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from node.dimse.command import Command
+from node.dimse.negotiation import Context
+from node.dimse.status import Status
+from node.dimse.upper_layer import Association
+from node.entities import Instance
+from node.errors import InstanceRefused
+from node.header import HeaderError
+from node.spool import Inbox, Incoming, Origin, Spool
+
+log = logging.getLogger("aenode.receive")
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+_LOOK_EVERY_SECONDS = 0.5
+
+
+class Space:
+    """Whether the spool's file system is low on free space; it is asked twice a second at most."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._free = 0
+        self._asked_at = -_LOOK_EVERY_SECONDS
+
+    def below(self, limit: int) -> bool:
+        """Whether less than `limit` bytes are free."""
+        now = time.monotonic()
+        if now - self._asked_at >= _LOOK_EVERY_SECONDS:
+            self._free, self._asked_at = self._spool.free(), now
+        return self._free < limit
+
+
+class InstanceStorage:
+    """Stores the instances of one association. `add` hands each to the index; it may refuse."""
+
+    def __init__(
+        self,
+        association: Association,
+        inbox: Inbox,
+        is_low: Callable[[], bool],
+        add: Callable[[Instance], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.association = association
+        self.add = add
+        self.clock = clock
+        self._inbox = inbox
+        self._is_low = is_low
+        self._own_results = 0
+
+    def report(self, instance: Instance) -> None:
+        """Say in the log what is odd about an instance that was kept."""
+        uid = instance.sop_instance_uid[:64]
+        if instance.defect:
+            log.warning("%s: %s is kept and set apart: %s", self.association, uid, instance.defect)
+        if instance.own_result:
+            self._own_results += 1
+            if self._own_results == 1:
+                log.info("%s brings results of ours; they are kept and not routed", self.association)
+
+    def begin(self, request: Command, context: Context) -> "ArrivingInstance":
+        """Begin a file for the data set. Raises InstanceRefused."""
+        if not request.sop_instance_uid:
+            raise InstanceRefused(Status.CANNOT_UNDERSTAND, "no Affected SOP Instance UID")
+        if self._is_low():
+            raise InstanceRefused(Status.OUT_OF_RESOURCES, "less free space than receive.min_free")
+        titles = self.association.titles
+        origin = Origin(
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=context.transfer_syntax,
+            calling_ae=titles.calling_ae,
+            called_ae=titles.called_ae,
+            association=self.association.id,
+        )
+        try:
+            return ArrivingInstance(self, self._inbox.receive(origin))
+        except Exception as error:
+            raise refusal(error) from error
+
+
+class ArrivingInstance:
+    """One data set on its way to the spool."""
+
+    def __init__(self, storage: InstanceStorage, incoming: Incoming) -> None:
+        self._storage = storage
+        self._incoming = incoming
+
+    def write(self, fragment: memoryview) -> None:
+        """Append a fragment. Raises InstanceRefused."""
+        try:
+            self._incoming.write(fragment)
+        except OSError as error:
+            raise refusal(error) from error
+
+    def finish(self) -> None:
+        """Judge the header, make the instance durable, offer it to the index. Raises InstanceRefused."""
+        try:
+            self._storage.add(self._kept())
+        except Exception as error:
+            raise refusal(error) from error
+
+    def _kept(self) -> Instance:
+        origin, found = self._incoming.origin, self._incoming.header()
+        if not found.sop_class_uid or not found.sop_instance_uid:
+            raise InstanceRefused(Status.CANNOT_UNDERSTAND, "the data set has no SOP Class or Instance UID")
+        if found.sop_class_uid != origin.sop_class_uid:
+            raise InstanceRefused(Status.DATA_SET_MISMATCH, "command and data set differ in SOPClassUID")
+        if found.sop_instance_uid != origin.sop_instance_uid:
+            raise InstanceRefused(Status.DATA_SET_MISMATCH, "command and data set differ in SOPInstanceUID")
+        instance = self._incoming.keep(found, self._storage.clock())
+        self._storage.report(instance)
+        return instance
+
+    def discard(self) -> None:
+        """Remove the unfinished file."""
+        self._incoming.discard()
+
+
+def refusal(error: Exception) -> InstanceRefused:
+    """What a peer is answered after an error."""
+    if isinstance(error, InstanceRefused):
+        return error
+    if isinstance(error, HeaderError):
+        return InstanceRefused(Status.CANNOT_UNDERSTAND, str(error))
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return InstanceRefused(Status.OUT_OF_RESOURCES, f"no room: {error.strerror}")
+    log.error("an instance could not be stored", exc_info=error)
+    return InstanceRefused(Status.PROCESSING_FAILURE, "unexpected failure, see the log of this node")
