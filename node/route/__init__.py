@@ -1,0 +1,1 @@
+"""From received series to jobs, and from their results to the outbox."""
