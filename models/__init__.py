@@ -1,0 +1,1 @@
+"""The models: autoencoders, the physics they are trained with, and their measures. Arrays only."""

@@ -1,0 +1,267 @@
+"""The denoiser: a bias-free residual autoencoder, and the safety layer that bounds what it may change.
+
+The network (in the manner of Mohan et al., ICLR 2020: no biases, no normalisation, so that what it
+does scales with the image and holds at noise levels it never saw) estimates the noise of a slice from
+the slice and its two neighbours. Its word is not trusted: of the residual y − f(y), the local mean is
+taken out, what is left is clipped to ± limit_sigma × σ, and only `strength` of that is removed. So
+
+    |out − y| ≤ strength × limit_sigma × σ   for every pixel,
+
+nothing larger can be invented, at least 1 − strength of any contrast stays, and air and padding pass
+through bit for bit.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional
+
+from models.noise import estimate_noise
+
+HU_UNIT = 1000.0  # the network sees HU / 1000, water at 0
+CORE, HALO = 512, 96  # a tile's own pixels, and what it sees around them: more than the network's reach
+_FACTOR = 8  # sides are multiples of this
+_MEAN_TILE = 32  # pixels: the side of a tile whose mean is kept
+_INPUT_RANGE = (-1024.0, 4000.0)  # HU; beyond lie metal and padding
+
+
+class Model(Protocol):
+    """What is used of models.weights.LoadedModel."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model's model.json."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, on `device`."""
+
+    @property
+    def device(self) -> str:
+        """Where the network lies."""
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), without biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
+        nn.init.zeros_(self.second.weight)  # a new block passes its input on
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) → the same."""
+        out: torch.Tensor = x + self.second(functional.relu(self.first(x)))
+        return out
+
+
+class BFRAE(nn.Module):
+    """Bias-free residual autoencoder on half, a quarter and an eighth of the resolution.
+
+    Input (B, 4, H, W): the slice below, the slice, the slice above and the map of σ, all in HU / 1000;
+    H and W multiples of 8. Output (B, 1, H, W): the slice without noise.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2) -> None:
+        super().__init__()
+        low, middle, high = widths
+        self.enter = nn.Conv2d(4 * 4, low, 3, padding=1, bias=False)
+        self.encode_low = _blocks(low, blocks)
+        self.down_low = nn.Conv2d(low, middle, 2, stride=2, bias=False)
+        self.encode_middle = _blocks(middle, blocks)
+        self.down_middle = nn.Conv2d(middle, high, 2, stride=2, bias=False)
+        self.bottom = _blocks(high, blocks)
+        self.up_middle = nn.ConvTranspose2d(high, middle, 2, stride=2, bias=False)
+        self.decode_middle = _blocks(middle, blocks)
+        self.up_low = nn.ConvTranspose2d(middle, low, 2, stride=2, bias=False)
+        self.decode_low = _blocks(low, blocks)
+        self.leave = nn.Conv2d(low, 4, 3, padding=1, bias=False)
+        nn.init.zeros_(self.leave.weight)  # a new network passes its input on
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 4, H, W) → (B, 1, H, W)."""
+        low = self.encode_low(self.enter(functional.pixel_unshuffle(x, 2)))  # (B, 32, H/2, W/2)
+        middle = self.encode_middle(self.down_low(low))  # (B, 64, H/4, W/4)
+        high = self.bottom(self.down_middle(middle))  # (B, 128, H/8, W/8)
+        middle = self.decode_middle(self.up_middle(high) + middle)
+        low = self.decode_low(self.up_low(middle) + low)
+        noise = functional.pixel_shuffle(self.leave(low), 2)
+        return x[:, 1:2] - noise
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A denoised volume and what was allowed to happen to it."""
+
+    image: NDArray[np.float32]  # (Z, Y, X) HU
+    sigma: NDArray[np.float32]  # (Z,) estimated noise in HU
+    strength: float
+    limit_sigma: float
+
+
+def denoise(
+    model: Model,
+    volume: NDArray[np.float32],
+    *,
+    padding: NDArray[np.bool_],
+    neighbours: NDArray[np.int64],
+    strength: float,
+    limit_sigma: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Denoised:
+    """Denoise a CT volume (Z, Y, X) in HU; the bounds of this module hold for every pixel.
+
+    `padding` (Z, Y, X) is True where there is no measurement; `neighbours` (Z, 3) are the indices of
+    the slice below, itself and the slice above, a gap or an end repeating the slice. `progress` gets
+    slices done and all. Raises ValueError for values that are not finite, shapes that disagree, and
+    a strength or limit above the model's ceiling.
+    """
+    _check(model, volume, padding, neighbours, strength, limit_sigma)
+    body = body_mask(volume, padding)
+    sigma = estimate_noise(volume, body)
+    image = volume.copy()
+    network = channels_last(model.network)
+    for z in range(len(volume)):
+        if sigma[z] > 0 and body[z].any():
+            slices = _network_input(volume[neighbours[z]], padding[neighbours[z]])
+            residual = slices[1] - run_network(network, slices, float(sigma[z]), model.device)
+            change = bounded_change(residual, body[z], float(sigma[z]), strength, limit_sigma)
+            image[z] = np.where(body[z], volume[z] - change, volume[z])
+        if progress is not None:
+            progress(z + 1, len(volume))
+    return Denoised(image, sigma, strength, limit_sigma)
+
+
+def run_network(
+    network: nn.Module, slices: NDArray[np.float32], sigma: float, device: str = "cpu"
+) -> NDArray[np.float32]:
+    """The network's output (Y, X) in HU for three slices (3, Y, X) in HU; large slices go in tiles."""
+    _, height, width = slices.shape
+    stack = np.concatenate((slices, np.full((1, height, width), sigma, np.float32))) / HU_UNIT
+    x = torch.from_numpy(stack)[None]
+    x = functional.pad(x, (0, -width % _FACTOR, 0, -height % _FACTOR), mode="replicate")
+    out = np.empty(x.shape[2:], np.float32)
+    for rows, around_rows in _tiles(x.shape[2]):
+        for columns, around_columns in _tiles(x.shape[3]):
+            tile = x[:, :, around_rows, around_columns].contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                y = network(tile.to(device)).float().cpu().numpy()[0, 0]
+            top, left = rows.start - around_rows.start, columns.start - around_columns.start
+            bottom, right = top + rows.stop - rows.start, left + columns.stop - columns.start
+            out[rows, columns] = y[top:bottom, left:right]
+    return out[:height, :width] * np.float32(HU_UNIT)
+
+
+def bounded_change(
+    residual: NDArray[np.float32],
+    body: NDArray[np.bool_],
+    sigma: float,
+    strength: float,
+    limit_sigma: float,
+) -> NDArray[np.float32]:
+    """What may be taken from a slice (Y, X): strength × the residual within ± limit_sigma × sigma HU.
+
+    First the residual's mean over the body of every 32 × 32 tile is brought to 0. Pixels at the limit
+    have no say in it: an edge that the network blurs must not shift the even tissue beside it.
+    """
+    # A float32's rounding in the subtraction must not cross the bound.
+    limit = np.float32(limit_sigma * sigma * (1 - 1e-4))
+    mean = _local_mean(np.clip(residual, -limit, limit), body)
+    for _ in range(3):
+        left = residual - mean
+        mean += _local_mean(left, body & (np.abs(left) < limit))
+    change = np.clip(residual - mean, -limit, limit) * body
+    return np.asarray(change * np.float32(strength), np.float32)
+
+
+def body_mask(volume: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """True (Z, Y, X) in the patient, lungs and bowel gas included; False in outer air and padding.
+
+    Air that reaches the field's edge is inside nevertheless if it is lung that the field cuts off.
+    """
+    return np.stack([_slice_body(image, pad) for image, pad in zip(volume, padding, strict=True)])
+
+
+def _slice_body(image: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    filled = np.where(padding, np.float32(-1000), image)
+    smooth = ndimage.gaussian_filter(filled, 2.0)
+    labels, count = ndimage.label((smooth < -500) | padding)
+    if count == 0:
+        return ~padding
+    beside = ndimage.binary_dilation(padding)
+    edge = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[beside]))
+    outer = np.zeros(count + 1, bool)
+    for label in np.unique(edge[edge > 0]):
+        values = smooth[(labels == label) & ~beside]
+        outer[label] = values.size == 0 or float(np.median(values)) < -930
+    body = ~outer[labels] & ~padding
+    parts, count = ndimage.label(body)
+    # Blankets, tubes and table edges are small beside a patient.
+    sizes = np.bincount(parts.ravel())
+    small = sizes < max(64, image.size // 500)
+    return np.asarray(body & ~small[parts])
+
+
+def _local_mean(values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The mean of `values` over the region of each tile, interpolated smoothly between tiles."""
+    both = torch.from_numpy(np.stack((values * region, region.astype(np.float32)))[None])
+    tiles = functional.avg_pool2d(both, _MEAN_TILE, ceil_mode=True, count_include_pad=False)
+    mean = tiles[:, :1] / tiles[:, 1:].clamp(min=1e-3)
+    height, width = values.shape
+    size = (mean.shape[2] * _MEAN_TILE, mean.shape[3] * _MEAN_TILE)
+    smooth = functional.interpolate(mean, size=size, mode="bilinear", align_corners=False)
+    return np.asarray(smooth[0, 0, :height, :width].numpy(), np.float32)
+
+
+def _network_input(slices: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.clip(np.where(padding, np.float32(-1000), slices), *_INPUT_RANGE).astype(np.float32)
+
+
+def _tiles(length: int) -> Iterator[tuple[slice, slice]]:
+    """Each tile's own pixels and, around them, what it sees."""
+    core = length if length <= CORE + HALO else CORE
+    for start in range(0, length, core):
+        stop = min(start + core, length)
+        yield slice(start, stop), slice(max(0, start - HALO), min(length, stop + HALO))
+
+
+def _check(
+    model: Model,
+    volume: NDArray[np.float32],
+    padding: NDArray[np.bool_],
+    neighbours: NDArray[np.int64],
+    strength: float,
+    limit_sigma: float,
+) -> None:
+    if volume.ndim != 3 or padding.shape != volume.shape or neighbours.shape != (len(volume), 3):
+        raise ValueError(
+            f"volume {volume.shape}, padding {padding.shape} and neighbours {neighbours.shape} disagree"
+        )
+    if not np.isfinite(volume).all():
+        raise ValueError("the volume holds values that are not finite")
+    for name, value, ceiling in (
+        ("strength", strength, model.card["max_strength"]),
+        ("limit_sigma", limit_sigma, model.card["max_limit_sigma"]),
+    ):
+        if not 0 <= value <= ceiling:
+            raise ValueError(f"{name} is {value:g}; this model allows 0 to {ceiling:g}")
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights laid out as the CPU's and the GPU's convolutions like them."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
