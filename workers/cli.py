@@ -1,0 +1,237 @@
+"""The commands that need torch: train, evaluate, models and work. node/cli.py loads them when called."""
+
+import json
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from models import weights
+from node import log
+from node.config_file import load
+from workers import device as devices
+from workers import recipes
+from workers.options import Command, json_option, one_line_errors
+from workers.recipes import MODEL_FOLDER, Request
+from workers.terminal import show_figures, watch
+from workers.zoo_commands import models
+
+__all__ = ["evaluate", "models", "train", "work"]
+
+_SOURCE = click.Path(exists=True, path_type=Path)
+
+
+def _data_options(command: Command) -> Command:
+    for option in (
+        click.option(
+            "--volume", metavar="NAME", help="Of folders with several NIfTI, the one to read: T1.nii.gz."
+        ),
+        click.option(
+            "--pixel-mm", type=click.FloatRange(min=0.01), help="Pixel size of npz files without one."
+        ),
+        click.option(
+            "--device", default="cpu", show_default=True, help='Where to compute: "cpu", "cuda", "auto".'
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("name", type=click.Choice(recipes.NAMES))
+@click.option(
+    "--data", multiple=True, required=True, type=_SOURCE, help="DICOM folder, NIfTI or npz; may be repeated."
+)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run folder."
+)
+@click.option("--test", multiple=True, type=_SOURCE, help="Other people, for the card's figures.")
+@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--steps", type=click.IntRange(min=4), help="Instead of --minutes, to do a training again.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
+@click.option("--resume", is_flag=True, help="Go on with the stopped run in the run folder.")
+@click.option(
+    "--version", "model_version", default="0.1.0", show_default=True, help="Of the model, like 1.2.3."
+)
+@click.option("--about", type=_SOURCE, help="TOML with description, training_data, warning, licence.")
+@click.option("--compiled", is_flag=True, help="Compile the network first: faster on a CPU, needs g++.")
+@_data_options
+@json_option
+@one_line_errors
+def train(
+    name: str,
+    data: tuple[Path, ...],
+    out: Path,
+    test: tuple[Path, ...],
+    minutes: float,
+    steps: int | None,
+    seed: int,
+    resume: bool,
+    model_version: str,
+    about: Path | None,
+    compiled: bool,
+    device: str,
+    pixel_mm: float | None,
+    volume: str | None,
+    as_json: bool,
+) -> None:
+    """Train a model on your own data, measure it, and write RUN/model with its card.
+
+    People, not slices, are divided into training, calibration and test. Ctrl-C stops a run; --resume
+    goes on with it. Use the result by its path: model = "RUN/model" in config.toml.
+
+    Exit codes: 0 done, 1 the data or the run cannot be used, 2 wrong use.
+
+    \b
+    Examples:
+      aenode train ct-anomaly --data /data/normal-ct --out runs/ours --minutes 60
+      aenode train ct-anomaly --data /data/normal-ct --out runs/ours --resume
+      aenode train brain-mr-anomaly --data /data/t1.npz --pixel-mm 0.87 --out runs/brain
+    """
+    request = Request(
+        name=name,
+        data=data,
+        out=out,
+        test=test,
+        minutes=minutes,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+        version=model_version,
+        device=devices.choose(device),
+        compiled=compiled,
+        pixel_mm=pixel_mm,
+        volume=volume,
+        lineage=_about(about),
+        command=_command_line(
+            name,
+            {
+                "--data": data,
+                "--test": test,
+                "--pixel-mm": pixel_mm,
+                "--volume": volume,
+                "--steps": steps,
+                "--minutes": None if steps else minutes,
+                "--seed": seed,
+                "--compiled": compiled,
+                "--about": about,
+            },
+        ),
+    )
+    with watch() as watching:
+        card = recipes.train(request, watching)
+    if as_json:
+        click.echo(json.dumps(card, indent=2))
+    else:
+        click.echo(f"{out / MODEL_FOLDER}: {card['name']} {card['version']}")
+        show_figures(card.get("metrics", {}))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", multiple=True, required=True, type=_SOURCE, help="People the model never saw.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the figures go, as JSON.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of inserted lesions.")
+@_data_options
+@json_option
+@one_line_errors
+def evaluate(
+    model: str,
+    data: tuple[Path, ...],
+    out: Path | None,
+    seed: int,
+    device: str,
+    pixel_mm: float | None,
+    volume: str | None,
+    as_json: bool,
+) -> None:
+    """Measure a model on data it never saw, beside its baselines; print and write the figures.
+
+    MODEL is a name of the zoo (ct-anomaly, ct-anomaly/0.1.0) or a model folder. The figures go to
+    NAME-VERSION-figures.json, or to --out.
+
+    Exit codes: 0 done, 1 the model or the data cannot be used, 2 wrong use.
+
+    \b
+    Examples:
+      aenode evaluate ct-anomaly --data /data/other-ct
+      aenode evaluate runs/ours/model --data /data/other-ct --json
+    """
+    loaded = weights.load(model, devices.choose(device))
+    with watch() as watching:
+        cases = recipes.read(data, recipes.recipe_of(loaded), pixel_mm, volume, watching).cases
+        figures = recipes.evaluate(loaded, cases, seed, watching)
+    text = json.dumps(figures, indent=2)
+    target = out or Path(f"{loaded.name}-{loaded.version}-figures.json")
+    target.write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        click.echo(text)
+    else:
+        show_figures(figures)
+        click.echo(f"written to {target}")
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("config.toml"),
+    envvar="AENODE_CONFIG",
+    show_default=True,
+    help="The settings file ($AENODE_CONFIG).",
+)
+@click.option("--concurrency", type=click.IntRange(1, 64), help="Instead of workers.processes.")
+@click.option("--device", help="Instead of workers.device.")
+def work(config: Path, concurrency: int | None, device: str | None) -> None:
+    """Run a worker: it takes jobs from Redis, and does each in a child process.
+
+    SIGTERM lets running jobs finish; waiting ones stay in Redis.
+
+    \b
+    Examples:
+      aenode work
+      aenode work --config /etc/aenode/config.toml --concurrency 2 --device cuda:1
+    """
+    from workers import tasks  # noqa: PLC0415 - Celery is only needed here
+
+    settings = load(config)
+    changes = {"processes": concurrency, "device": device}
+    asked = {key: value for key, value in changes.items() if value is not None}
+    try:
+        chosen = type(settings.workers).model_validate(settings.workers.model_dump() | asked)
+    except ValidationError as error:
+        raise click.UsageError(
+            f'--device {device!r}: allowed are "auto", "cpu", "cuda" and "cuda:1"'
+        ) from error
+    log.start(settings.log)
+    tasks.serve(tasks.make_app(settings.broker_url, chosen, settings.node.data), chosen)
+
+
+def _about(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    allowed = {"description", "training_data", "warning", "licence"}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.UsageError(f"{path} cannot be read: {error}") from error
+    if wrong := sorted(set(table) - allowed):
+        raise click.UsageError(
+            f"{path}: no such entry: {', '.join(wrong)}; allowed: {', '.join(sorted(allowed))}"
+        )
+    return {key: str(value) for key, value in table.items()}
+
+
+def _command_line(name: str, options: dict[str, object]) -> str:
+    """The command for the card; paths by their last part only, since a card travels."""
+    words = ["aenode", "train", name]
+    for option, value in options.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False:
+                words += [option, one.name if isinstance(one, Path) else f"{one}"]
+    return shlex.join(words)

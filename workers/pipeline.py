@@ -1,0 +1,231 @@
+"""One job from its files to its result folder: read, model, write, gate, publish.
+
+Whatever is the series' or the model's fault becomes a manifest that says so in one sentence. Nothing
+is published before every object of the result has passed the gate.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import torch
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from models import anomaly, denoiser, weights
+from models.weights import LoadedModel
+from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
+from node.job import JobSpec, Manifest, ProducedArtifact
+from workers.read import Volume, read_series
+from workers.results import Claim, claimed, finished
+from workers.write import gate
+from workers.write.capture import write_captures
+from workers.write.derived import write_derived
+from workers.write.provenance import Provenance
+
+log = logging.getLogger("aenode.work")
+
+OUTPUT_OF = {"denoiser": "derived", "anomaly": "capture"}
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known so far of a job that is being done."""
+
+    spec: JobSpec
+    step: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    model: str = ""
+    weights_sha256: str = ""
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Measure the wall time of a step, and know its name where it fails."""
+        self.step = step
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - begun, 4)
+
+    def done(self, artifacts: list[ProducedArtifact]) -> Manifest:
+        """The manifest of a success."""
+        return Manifest(
+            job_id=self.spec.job_id,
+            outcome="done",
+            notes=tuple(self.notes),
+            artifacts=tuple(artifacts),
+            model=self.model,
+            weights_sha256=self.weights_sha256,
+            seconds=self.seconds,
+        )
+
+    def failed(self, reason: str, *, retryable: bool = False) -> Manifest:
+        """The manifest of a failure."""
+        return Manifest(
+            job_id=self.spec.job_id,
+            outcome="failed",
+            reason=reason,
+            retryable=retryable,
+            notes=tuple(self.notes),
+            model=self.model,
+            weights_sha256=self.weights_sha256,
+            seconds=self.seconds,
+        )
+
+
+def run(spec: JobSpec, data: Path, device: str, now: datetime, *, attempts: int = 3) -> Manifest:
+    """Do a job and publish results/<job_id>/ with its manifest; a finished job is returned as it is.
+
+    `device` is a torch device, `now` an aware time that dates the result. A job whose process died in
+    `attempts` attempts is given up. Raises workers.results.AlreadyRunning where another process does
+    it, and OSError where the result folder cannot be written.
+    """
+    if (manifest := finished(data, spec.job_id)) is not None:
+        return manifest
+    with claimed(data, spec.job_id) as claim:
+        if (manifest := finished(data, spec.job_id)) is not None:
+            claim.discard()
+            return manifest
+        attempt = _Attempt(spec)
+        if claim.attempt > attempts:
+            manifest = attempt.failed(f"the worker process died in each of {attempts} attempts")
+        else:
+            manifest = _outcome(attempt, data, device, now, claim)
+        if manifest.outcome == "failed":
+            claim.clear()
+        return claim.publish(manifest)
+
+
+def _outcome(attempt: _Attempt, data: Path, device: str, now: datetime, claim: Claim) -> Manifest:
+    try:
+        return attempt.done(_produce(attempt, data, device, now, claim.partial))
+    except Exception as error:  # noqa: BLE001 - also a fault of ours must end the job, with its place
+        reason, retryable = _explain(attempt, error)
+        return attempt.failed(reason, retryable=retryable)
+
+
+def _explain(attempt: _Attempt, error: Exception) -> tuple[str, bool]:
+    """Why there is no result, in one sentence, and whether another attempt may cure it."""
+    match error:
+        case SoftTimeLimitExceeded():
+            limit = attempt.spec.time_limit_seconds
+            reason = f"took longer than {limit} s; stopped in step {attempt.step!r}"
+        case SeriesRefused() | ModelRefused() | weights.WeightsError() | anomaly.OutsideDomain():
+            reason = str(error)
+        case ArtifactRefused():
+            reason = f"the result did not pass the gate: {error}"
+        case OSError():  # its message holds a path of ours, never a value of the patient's
+            return f"step {attempt.step!r}: {type(error).__name__}: {error}", True
+        case MemoryError() | torch.OutOfMemoryError():
+            return f"not enough memory in step {attempt.step!r}", True
+        case _:  # the message may quote a header, so only the kind and the place are told
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            reason = f"internal error in step {attempt.step!r}: {type(error).__name__} at {where}"
+            log.error("job %s: %s", attempt.spec.job_id, reason)
+    return reason, False
+
+
+def _produce(
+    attempt: _Attempt, data: Path, device: str, now: datetime, folder: Path
+) -> list[ProducedArtifact]:
+    spec = attempt.spec
+    with attempt.timed("load"):
+        model = load_model(spec.pipeline.model, device)
+        attempt.model, attempt.weights_sha256 = f"{model.name} {model.version}", model.weights_sha256
+        _require_outputs(spec, model)
+    with attempt.timed("read"):
+        volume = read_series([data / _inside(instance.path) for instance in spec.instances])
+        attempt.notes += volume.notes
+    provenance = Provenance(
+        pipeline=spec.pipeline.name,
+        model=model.name,
+        version=model.version,
+        weights_sha256=model.weights_sha256,
+        strength=spec.pipeline.strength,
+        limit_sigma=spec.pipeline.limit_sigma,
+        false_positive_rate=_false_positive_rate(model),
+        marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
+    )
+    _require_modality(volume, model)
+    if model.kind == "denoiser":
+        with attempt.timed("model"):
+            denoised = _denoised(model, volume, spec)
+        with attempt.timed("write"):
+            artifacts = write_derived(volume, denoised, provenance, folder, now, attempt.notes)
+        with attempt.timed("gate"):
+            gate.check(folder, artifacts, volume, denoised)
+    else:
+        with attempt.timed("model"):
+            scores = anomaly.score(
+                model,
+                volume.voxels,
+                padding=volume.padding,
+                spacing=volume.spacing[1:],
+                slice_mm=volume.spacing[0],
+            )
+        with attempt.timed("write"):
+            artifacts = write_captures(volume, scores, provenance, folder, now, attempt.notes)
+        with attempt.timed("gate"):
+            gate.check(folder, artifacts, volume)
+    return artifacts
+
+
+def load_model(name_or_path: str, device: str) -> LoadedModel:
+    """The model, loaded once a process and again when its folder changes. Raises WeightsError."""
+    folder = weights.resolve(name_or_path)
+    return _loaded(folder, (folder / weights.CARD).stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=8)
+def _loaded(folder: Path, _changed: int, device: str) -> LoadedModel:
+    return weights.load(str(folder), device)
+
+
+def _inside(path: str) -> PurePosixPath:
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise SeriesRefused("The job names a file outside of the data folder.")
+    return relative
+
+
+def _require_outputs(spec: JobSpec, model: LoadedModel) -> None:
+    possible = OUTPUT_OF[model.kind]
+    if set(spec.pipeline.outputs) != {possible}:
+        raise ModelRefused(
+            f"pipeline {spec.pipeline.name!r} asks model {model.name!r} for "
+            f"{', '.join(spec.pipeline.outputs)}; a model of kind {model.kind} gives {possible}"
+        )
+
+
+def _require_modality(volume: Volume, model: LoadedModel) -> None:
+    # The score has no modality to look at, and a denoiser's noise model is one modality's.
+    wanted = str(model.card.get("input", {}).get("modality", "CT" if model.kind == "denoiser" else ""))
+    if wanted and wanted != volume.modality:
+        raise SeriesRefused(f"Model {model.name!r} is for {wanted}, the series is {volume.modality}.")
+
+
+def _denoised(model: LoadedModel, volume: Volume, spec: JobSpec) -> denoiser.Denoised:
+    try:
+        return denoiser.denoise(
+            model,
+            volume.voxels,
+            padding=volume.padding,
+            neighbours=volume.neighbours,
+            strength=spec.pipeline.strength,
+            limit_sigma=spec.pipeline.limit_sigma,
+        )
+    except ValueError as error:  # settings above the model's ceiling, values that are not finite
+        raise ModelRefused(f"model {model.name!r}: {error}") from error
+
+
+def _false_positive_rate(model: LoadedModel) -> float | None:
+    rate = model.calibration.get("false_positive_rate")
+    return None if rate is None else float(rate[0])

@@ -1,0 +1,145 @@
+"""Read the Part-10 files of one series into a `Volume`.
+
+In two passes: the headers decide whether there is one regular stack, before memory is taken; then
+the pixels are decoded into it, slice by slice.
+"""
+
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.errors import SeriesRefused
+from workers.read.decode import decode, is_lossy
+from workers.read.duplicates import require_one_per_place
+from workers.read.header import text_of
+from workers.read.image import Image
+from workers.read.selection import images_of
+from workers.read.stack import (
+    gaps_of,
+    missing_sentence,
+    most_common,
+    neighbours_of,
+    normal_of,
+    shifts_of,
+    spacing_notes,
+)
+from workers.read.values import values_of
+from workers.read.volume import Volume
+
+MAX_VOXELS = 1 << 30  # 4096 slices of 512 × 512; 9 bytes a voxel are allocated
+
+
+def read_series(
+    paths: Sequence[Path],
+    *,
+    missing: Literal["refuse", "note"] = "refuse",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Volume:
+    """Read the instances of one CT or MR series, in any order, into a volume.
+
+    `missing` says what happens where slices are missing inside the stack: a series for a patient is
+    refused, training data thinned on purpose may be noted. `threads` decode at once, by default one
+    a core. `progress` is told (slices decoded, slices in all) in this thread.
+
+    Raises SeriesRefused with one sentence that names what is wrong, and OSError where a file cannot
+    be opened. What is left out (localizers) or noticed is in the volume's notes.
+    """
+    with _without_quotes():
+        images, notes = images_of(paths)
+        stack = _stacked(images, missing)
+        voxels = len(images) * images[0].rows * images[0].columns
+        if voxels > MAX_VOXELS:
+            raise SeriesRefused(
+                f"The series has {len(images)} slices of {images[0].rows}×{images[0].columns}, "
+                f"{voxels} voxels; at most {MAX_VOXELS} are read at once."
+            )
+        return _decoded(stack, notes, threads or len(os.sched_getaffinity(0)), progress)
+
+
+@contextmanager
+def _without_quotes() -> Iterator[None]:
+    """Silence pydicom, which quotes each odd value in a warning and its log: it may be a patient's."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+class _Stack(NamedTuple):
+    images: list[Image]  # sorted
+    positions: NDArray[np.float64]
+    neighbours: NDArray[np.int64]
+    spacing: tuple[float, float, float]
+    notes: list[str]
+
+
+def _stacked(unsorted: Sequence[Image], missing: str) -> _Stack:
+    normal = normal_of(unsorted)
+    images = sorted(unsorted, key=lambda image: float(normal @ image.position))
+    positions = np.array([normal @ image.position for image in images])
+    require_one_per_place(images, positions, normal)
+    gaps = gaps_of(positions, [image.thickness for image in images])
+    sentence = missing_sentence(images, gaps, normal)
+    if sentence and missing == "refuse":
+        raise SeriesRefused(sentence)
+    shifts = shifts_of(images, normal)
+    neighbours = neighbours_of(images, gaps, shifts)
+    notes = [sentence.rstrip(".")] if sentence else []
+    notes += spacing_notes(gaps, shifts, neighbours)
+    step = most_common(gaps.width) if len(images) > 1 else images[0].thickness or float("nan")
+    return _Stack(images, positions, neighbours, (step, *images[0].spacing), notes)
+
+
+def _decoded(
+    stack: _Stack, notes: list[str], threads: int, progress: Callable[[int, int], None] | None
+) -> Volume:
+    images = stack.images
+    shape = (len(images), images[0].rows, images[0].columns)
+    voxels, padding = np.empty(shape, np.float32), np.empty(shape, np.bool_)
+    stored = np.empty(shape, np.int32)
+
+    def fill(k: int) -> tuple[str, ...]:
+        words, decoding = decode(images[k])
+        lossy = is_lossy(images[k])
+        stored[k], padding[k], voxels[k], field = values_of(images[k], words, lossy=lossy)
+        history = "lossy compression changed the pixels before they came here" if lossy else ""
+        return tuple(filter(None, (decoding, field, history)))
+
+    seen: Counter[str] = Counter()
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        pending = [pool.submit(fill, k) for k in range(len(images))]
+        try:
+            for done, slice_notes in enumerate(pending, start=1):
+                seen.update(slice_notes.result())
+                if progress:
+                    progress(done, len(images))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    found = [f"{text} (in {count} of {len(images)} images)" for text, count in sorted(seen.items())]
+    return Volume(
+        voxels=voxels,
+        padding=padding,
+        stored=stored,
+        headers=tuple(image.header for image in images),
+        paths=tuple(image.path for image in images),
+        spacing=stack.spacing,
+        positions=stack.positions,
+        neighbours=stack.neighbours,
+        notes=(*notes, *stack.notes, *found),
+        modality=text_of(images[0].header, "Modality"),
+    )

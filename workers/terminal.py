@@ -1,0 +1,72 @@
+"""What train and evaluate show a person: progress on standard error, figures on standard output."""
+
+import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.train import Progress as Step
+from workers.recipes import Watch
+
+
+@contextmanager
+def watch() -> Iterator[Watch]:
+    """Progress on standard error, so that standard output is only the result."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int, detail: str = "") -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, detail=detail)
+            bars.update(tasks[what], completed=done, total=total, detail=detail)
+
+        def stepped(step: Step) -> None:
+            measures = " ".join(
+                f"{name} {value:.4g}" for name, value in step.measures.items() if name != "loss"
+            )
+            left = f"{step.eta_seconds / 60:.0f} min left"
+            advance("training", step.step, step.steps, f"loss {step.loss:.4g} {measures} {left}")
+
+        yield Watch(
+            read=functools.partial(advance, "reading"),
+            prepared=functools.partial(advance, "simulating noise"),
+            step=stepped,
+            measured=functools.partial(advance, "measuring"),
+            note=lambda sentence: console.print(f"note: {escape(sentence)}"),
+        )
+
+
+def show_figures(figures: dict[str, Any]) -> None:
+    """The figures of an anomaly model as a table; any others as JSON."""
+    if "lesions" not in figures:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    normals = figures["normals"]
+    if normals["slices"]:
+        click.echo(
+            f"normal people: {normals['people']}, slices: {normals['slices']}, "
+            f"pixels above the threshold: {100 * normals['false_positive_rate']:.2f} %"
+        )
+    table = Table("lesions", "prevalence", "method", "AP", "AUROC", "Dice, fixed", "Dice, best", box=None)
+    for row in figures["lesions"]:
+        for method in ("model", "intensity", "local contrast"):
+            one = row[method]
+            values = [one["ap"], one["auroc"], one["dice_fixed"], one["dice_oracle"]]
+            shown = ["–" if value is None else f"{value:.3f}" for value in values]
+            table.add_row(escape(row["kind"]), f"{row['prevalence']:.4f}", method, *shown)
+    Console().print(table)

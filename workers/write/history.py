@@ -1,0 +1,55 @@
+"""Where a result comes from: references to its source, and its lossy past."""
+
+from pydicom import Dataset
+
+from workers.write.provenance import code
+
+
+def put_references(ds: Dataset, *sources: Dataset, spatial: str = "YES") -> None:
+    """SourceImageSequence and ReferencedSeriesSequence to the source images (PS3.3 C.7.6.1, C.12.2).
+
+    `spatial` is SpatialLocationsPreserved: whether a pixel lies where it lay in the source.
+    """
+    images = [_reference(source) for source in sources]
+    for image in images:
+        image.SpatialLocationsPreserved = spatial
+        image.PurposeOfReferenceCodeSequence = [
+            code("121322", "DCM", "Source image for image processing operation")
+        ]
+    ds.SourceImageSequence = images
+    series = Dataset()
+    series.SeriesInstanceUID = sources[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = [_reference(source) for source in sources]
+    ds.ReferencedSeriesSequence = [series]
+
+
+def _reference(source: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = source.SOPClassUID
+    item.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    return item
+
+
+# What a lossy transfer syntax is called in LossyImageCompressionMethod (PS3.3 C.7.6.1.1.5.1).
+_LOSSY_METHODS = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+    "1.2.840.10008.1.2.4.203": "ISO_15444_15",
+}
+
+
+def put_lossy_history(ds: Dataset, source: Dataset) -> None:
+    """Once lossy, always lossy (PS3.3 C.7.6.1.1.5); ratio and method are kept as they are known."""
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if source.get(keyword) not in (None, ""):
+            ds[keyword] = source[keyword]
+    meta = getattr(source, "file_meta", None) or Dataset()
+    syntax = str(meta.get("TransferSyntaxUID") or "")
+    declared = str(source.get("LossyImageCompression") or "")
+    # JPEG 2000's general syntax (.91) is used for lossless streams too: there the header's word counts.
+    lossy = syntax in _LOSSY_METHODS and (declared != "00" if syntax.endswith((".91", ".203")) else True)
+    if lossy and declared != "01":
+        ds.LossyImageCompression = "01"
+        ds.LossyImageCompressionMethod = _LOSSY_METHODS[syntax]

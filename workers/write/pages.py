@@ -1,0 +1,255 @@
+"""The pages of an anomaly capture: a summary of the series, and one page for each slice shown.
+
+Every page is 1024 × 1024, with lettering that can still be read at half that size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from models.anomaly import AnomalyScores
+from workers.read import Volume
+from workers.write.canvas import (
+    AMBER,
+    DARK,
+    GREY,
+    WHITE,
+    colour_bar,
+    fitted,
+    font,
+    fused,
+    letters,
+    outlined,
+    scale_bar,
+    window_of,
+    windowed,
+)
+from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance
+
+SIDE = 1024
+LABEL = f"AI · {NOT_FOR_DIAGNOSIS}"
+SMALLEST_MM2 = 10.0  # a smaller region on a slice is not marked
+MARKS = {"unlike": "unlike", "brighter": "brighter than", "darker": "darker than"}
+_SCALE = 3.0  # the colours run from the threshold to three times it, in every series alike
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the pages are drawn from."""
+
+    volume: Volume
+    scores: AnomalyScores
+    marked: NDArray[np.float32]  # (Z, Y, X) the score inside the regions, 0 elsewhere
+    area: NDArray[np.float64]  # (Z,) mm² inside the regions
+    provenance: Provenance
+
+    @property
+    def top(self) -> float:
+        """The score at the upper end of the colours."""
+        return self.scores.threshold * _SCALE
+
+
+def slice_page(figures: Figures, index: int, page: int, pages: int) -> Image.Image:
+    """One slice with its regions, legend, orientation and position."""
+    volume, scores = figures.volume, figures.scores
+    image, draw = _sheet("AI anomaly map")
+    box, left, upper = 824, 24, 80
+    size = fitted(volume.voxels.shape[1:], volume.spacing[1:], box)
+    x, y = left + (box - size[0]) // 2, upper + (box - size[1]) // 2
+    picture, window = _slice_picture(figures, index, size)
+    image.paste(picture, (x, y))
+    _letter_edges(draw, figures, index, (x, y, *size))
+    per_mm = size[0] / (volume.voxels.shape[2] * volume.spacing[2])
+    scale_bar(draw, (x + 14, y + size[1] - 16), per_mm, size[0] // 3)
+    _legend(draw, image, figures, (876, 240, 30, 460))
+    draw.text((SIDE - 24, 100), f"page {page}/{pages}", font=font(20), fill=GREY, anchor="ra")
+    count = len(volume.headers)
+    lines = (
+        f"Slice {index + 1} of {count} (image {_instance(volume, index)}), {position_text(volume, index)}"
+        f"  ·  marked {figures.area[index]:.0f} mm²",
+        f"Slice score {scores.per_slice[index]:.1f}, series score {scores.series_score:.1f}, "
+        f"threshold {scores.threshold:.1f}  ·  W {window[1]:.0f} L {window[0]:.0f}",
+        _made_by(figures.provenance),
+    )
+    _lines(draw, 918, lines)
+    return image
+
+
+def summary_page(figures: Figures, shown: Sequence[int], pages: int) -> Image.Image:
+    """The series at a glance: the verdict, thumbnails, and the score along the series."""
+    volume, scores = figures.volume, figures.scores
+    image, draw = _sheet("AI anomaly summary")
+    found = int((figures.area > 0).sum())
+    verdict, colour = (
+        (
+            f"Regions {MARKS[figures.provenance.marks]} normal in {found} of {len(volume.headers)} slices",
+            AMBER,
+        )
+        if found
+        else (f"No region above the threshold ({scores.threshold:.1f})", WHITE)
+    )
+    draw.text((24, 88), verdict, font=font(34, bold=True), fill=colour)
+    draw.text((SIDE - 24, 100), f"page 1/{pages}", font=font(20), fill=GREY, anchor="ra")
+    _lines(draw, 136, facts(figures, shown), step=30, size=22)
+    thumbnails = shown or np.unique(np.linspace(0, len(volume.headers) - 1, 8).round().astype(int)).tolist()
+    columns = min(len(thumbnails), 4)
+    tile = min(976 // columns - 8, 428 // -(-len(thumbnails) // columns))
+    for place, index in enumerate(thumbnails):
+        x, y = 24 + (place % columns) * (976 // columns), 300 + (place // columns) * (tile + 6)
+        size = fitted(volume.voxels.shape[1:], volume.spacing[1:], tile)
+        at = (x + (976 // columns - size[0]) // 2, y + (tile - size[1]) // 2)
+        image.paste(_slice_picture(figures, index, size)[0], at)
+        outlined(draw, (at[0] + 6, at[1] + 4), f"slice {index + 1}", 20, anchor="la")
+    _profiles(draw, figures, shown)
+    _lines(draw, 978, (_made_by(figures.provenance),))
+    return image
+
+
+def facts(figures: Figures, shown: Sequence[int]) -> tuple[str, ...]:
+    """What the summary says in words."""
+    volume, scores = figures.volume, figures.scores
+    header = volume.headers[0]
+    rare = (
+        f"rarer than {scores.rarer_than:.1%} of {scores.normals} normal series"
+        if scores.rarer_than is not None
+        else f"too few normal series ({scores.normals}) to say how rare that is"
+    )
+    share = figures.provenance.false_positive_rate
+    often = f"; {share:.2%} of the pixels of normal people exceed it" if share is not None else ""
+    evaluated = int(scores.evaluated.any(axis=(1, 2)).sum())
+    part = str(header.get("BodyPartExamined") or "body part not given")
+    pages = "No slice page follows; the slices below are a sample, unmarked"
+    if shown:
+        pages = f"{len(shown)} of these slices {'follows' if len(shown) == 1 else 'follow'}, chosen by score"
+    return (
+        f"{volume.modality}, {part}, {len(volume.headers)} slices, {volume.spacing[0]:.1f} mm apart; "
+        f"{evaluated} evaluated",
+        f"Series score {scores.series_score:.1f}: {rare}",
+        f"Marked: {MARKS[figures.provenance.marks]} normal by {scores.threshold:.1f} SD or more{often}",
+        f"{pages}.",
+        f"Regions under {SMALLEST_MM2:g} mm² are not marked. A score is no probability of disease.",
+    )
+
+
+def position_text(volume: Volume, index: int) -> str:
+    """Where the middle of a slice lies along the axis it mostly crosses, such as "F 120.5 mm"."""
+    header = volume.headers[index]
+    rows, columns = _directions(volume, index)
+    normal = np.cross(rows, columns)
+    _, height, width = volume.voxels.shape
+    centre = (
+        np.asarray(header.ImagePositionPatient, np.float64)
+        + rows * volume.spacing[2] * (width - 1) / 2
+        + columns * volume.spacing[1] * (height - 1) / 2
+    )
+    axis = int(np.argmax(np.abs(normal)))
+    letter = ("RL", "AP", "FH")[axis][int(centre[axis] > 0)]
+    return f"{letter} {abs(centre[axis]):.1f} mm"
+
+
+def patient_orientation(volume: Volume, index: int) -> list[str]:
+    """PatientOrientation of a slice page (PS3.3 C.7.6.1.1.1)."""
+    return [letters(direction) for direction in _directions(volume, index)]
+
+
+def _directions(volume: Volume, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    cosines = np.asarray(volume.headers[index].ImageOrientationPatient, np.float64)
+    return cosines[:3], cosines[3:]
+
+
+def _instance(volume: Volume, index: int) -> str:
+    return str(volume.headers[index].get("InstanceNumber") or "without number")
+
+
+def _made_by(provenance: Provenance) -> str:
+    return f"{provenance.algorithm}  ·  {provenance.weights}  ·  {provenance.program}"
+
+
+def _sheet(title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    image = Image.new("RGB", (SIDE, SIDE))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, SIDE, 60), fill=(38, 30, 12))
+    draw.text((24, 30), title, font=font(28, bold=True), fill=WHITE, anchor="lm")
+    draw.text((SIDE - 24, 30), LABEL, font=font(28, bold=True), fill=AMBER, anchor="rm")
+    return image, draw
+
+
+def _lines(draw: ImageDraw.ImageDraw, y: int, lines: Sequence[str], step: int = 34, size: int = 21) -> None:
+    for number, line in enumerate(lines):
+        while size > 12 and font(size).getlength(line) > SIDE - 48:
+            size -= 1
+        draw.text((24, y + number * step), line, font=font(size), fill=WHITE)
+
+
+def _slice_picture(
+    figures: Figures, index: int, size: tuple[int, int]
+) -> tuple[Image.Image, tuple[float, float]]:
+    volume = figures.volume
+    plane = volume.voxels[index]
+    centre, width = window_of(volume.headers[index], plane, volume.padding[index])
+    grey = windowed(plane, centre, width)
+    if volume.headers[index].get("PhotometricInterpretation") == "MONOCHROME1":
+        grey = 255 - grey
+    grey[volume.padding[index]] = 0
+    picture = fused(grey, figures.marked[index], figures.scores.threshold, figures.top, size)
+    return picture, (centre, width)
+
+
+def _letter_edges(
+    draw: ImageDraw.ImageDraw, figures: Figures, index: int, place: tuple[int, int, int, int]
+) -> None:
+    x, y, width, height = place
+    rows, columns = _directions(figures.volume, index)
+    for direction, at, anchor in (
+        (-rows, (x + 10, y + height // 2), "lm"),
+        (rows, (x + width - 10, y + height // 2), "rm"),
+        (-columns, (x + width // 2, y + 8), "ma"),
+        (columns, (x + width // 2, y + height - 8), "md"),
+    ):
+        outlined(draw, at, letters(direction), 28, anchor=anchor)
+
+
+def _legend(
+    draw: ImageDraw.ImageDraw, image: Image.Image, figures: Figures, place: tuple[int, int, int, int]
+) -> None:
+    x, y, _, height = place
+    for number, line in enumerate((MARKS[figures.provenance.marks], "normal,", "in SD")):
+        draw.text((x, y - 84 + number * 24), line, font=font(20), fill=WHITE)
+    colour_bar(draw, image, place, figures.scores.threshold, figures.top)
+    for number, line in enumerate(("clear below", "the threshold")):
+        draw.text((x - 8, y + height + 20 + number * 24), line, font=font(18), fill=GREY)
+
+
+def _profiles(draw: ImageDraw.ImageDraw, figures: Figures, shown: Sequence[int]) -> None:
+    """Slice score and marked area along the series; the slices shown stand out."""
+    x, width, height = 110, 890, 86
+    count = len(figures.area)
+    step = width / count
+    for y, name, values in (
+        (744, "slice score", np.maximum(figures.scores.per_slice.astype(np.float64), 0)),
+        (846, "marked, mm²", figures.area),
+    ):
+        top = float(values.max()) * 1.1 or 1.0
+        draw.rectangle((x, y, x + width, y + height), outline=DARK)
+        for index in range(count):
+            left, right = x + index * step, x + (index + 1) * step
+            bar = (
+                round(left),
+                y + height - values[index] / top * height,
+                round(right - (step > 4)),
+                y + height,
+            )
+            draw.rectangle(bar, fill=AMBER if index in shown else GREY)
+        for value, at, anchor in ((values.max(), y, "ra"), (0.0, y + height, "rd")):
+            text = f"{value:.0f}" if value >= 100 or value == 0 else f"{value:.1f}"
+            draw.text((x - 8, at), text, font=font(20), fill=WHITE, anchor=anchor)
+        outlined(draw, (x + 8, y + 4), name, 18, anchor="la")
+    for index, anchor in ((0, "la"), (count - 1, "ra")):
+        if anchor == "la" or count > 1:
+            where = f"slice {index + 1}, {position_text(figures.volume, index)}"
+            draw.text(
+                (x if anchor == "la" else x + width, 936), where, font=font(20), fill=WHITE, anchor=anchor
+            )

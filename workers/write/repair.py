@@ -1,0 +1,145 @@
+"""Headers as scanners and anonymisers leave them, made lawful without changing what they say.
+
+A value is repaired where that changes nothing (a DS too long, a CS in lower case, the VR of another
+edition); else its attribute is taken out and named. What identifies the patient and study is kept.
+"""
+
+import math
+
+from pydicom import DataElement, Dataset, config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.uid import CTImageStorage, MRImageStorage
+from pydicom.valuerep import DSfloat, validate_value
+
+from workers.write.iod import required_of, unpaired_body_parts
+
+# Whose image it is: taken over as it stands, even where a value is longer than the standard allows,
+# because an archive files by it.
+IDENTITY = frozenset(
+    {
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyInstanceUID",
+        "AccessionNumber",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+    }
+)
+
+
+def repair(ds: Dataset, faulty: list[str], *, nested: bool = False) -> None:
+    """Repair or take out what is unlawful in `ds`, and add the keywords taken out to `faulty`."""
+    for element in list(ds):
+        if element.VR == "SQ":
+            _repair_items(ds, element, faulty, nested=nested)
+            continue
+        if element.tag.is_private or element.keyword in IDENTITY:
+            continue
+        sound = _sound(element)
+        if sound is None:
+            del ds[element.tag]
+            faulty.append(element.keyword)
+        elif sound is not element:
+            ds[element.tag] = sound
+
+
+def _repair_items(ds: Dataset, element: DataElement, faulty: list[str], *, nested: bool) -> None:
+    """The items of a sequence without private elements, and without codes that name nothing."""
+    items = list(element.value)
+    for item in items:
+        for inner in list(item):
+            if inner.tag.is_private or inner.tag.element == 0:
+                del item[inner.tag]
+        if "CodingSchemeVersion" in item and not item.CodingSchemeVersion:
+            del item.CodingSchemeVersion
+        repair(item, faulty, nested=True)
+    if element.keyword.endswith("CodeSequence"):
+        whole = [item for item in items if _is_code(item)]
+        if len(whole) < len(items):
+            faulty.append(element.keyword)
+            items = whole
+            ds[element.tag].value = Sequence(items)
+    if not items and not nested:  # within an item it may be of type 2: present, and empty
+        del ds[element.tag]
+
+
+def _is_code(item: Dataset) -> bool:
+    """Whether a code has its value, its scheme and its meaning (PS3.3 table 8.8-1)."""
+    known = [word for word in ("CodeValue", "LongCodeValue", "URNCodeValue") if item.get(word)]
+    scheme = item.get("CodingSchemeDesignator") or known == ["URNCodeValue"]
+    return bool(known and scheme and item.get("CodeMeaning"))
+
+
+def _sound(element: DataElement) -> DataElement | None:
+    """The element under its dictionary VR with lawful values; None where that cannot be had."""
+    vr, value = element.VR, element.value
+    if dictionary_has_tag(element.tag):
+        expected = dictionary_VR(element.tag)
+        if " or " not in expected and expected != vr:
+            vr = expected
+    try:
+        if vr == "DS" and value not in (None, ""):
+            values = list(value) if isinstance(value, MultiValue) else [value]
+            if any(len(str(v)) > 16 for v in values):
+                short = [DSfloat(float(v), auto_format=True) for v in values]
+                return DataElement(element.tag, vr, short if len(short) > 1 else short[0])
+        if vr == "CS" and isinstance(value, str) and value != value.strip().upper():
+            value = value.strip().upper()  # the only letters that CS has
+            element = DataElement(element.tag, vr, value, validation_mode=config.RAISE)
+        if vr != element.VR:
+            element = DataElement(element.tag, vr, value, validation_mode=config.RAISE)
+        if vr != "PN":  # a name is never dropped for its length
+            for v in value if isinstance(value, MultiValue | list) else [value]:
+                validate_value(vr, str(v) if vr in ("DS", "IS") and v is not None else v, config.RAISE)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return element
+
+
+def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
+    """Take out what is empty or ruled out by another attribute, and add what had a value to `faulty`."""
+    required = required_of(ds)
+    for element in list(ds):
+        if element.is_empty and element.keyword not in required:
+            del ds[element.tag]
+    if "PixelSpacing" in ds:
+        ds.pop("PixelAspectRatio", None)
+    ruled_out = []
+    if "IR" not in _values(ds, "ScanningSequence"):
+        ruled_out.append("InversionTime")  # type 2C, only of inversion recovery (PS3.3 C.8.3.1)
+    if "SpacingBetweenSlices" in ds and not float(ds.SpacingBetweenSlices) >= 0:
+        ruled_out.append("SpacingBetweenSlices")  # never negative here; the positions say where slices lie
+    if not sane_window(ds):
+        ruled_out += ["WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"]
+    for keyword in ruled_out:
+        if keyword in ds:
+            del ds[keyword]
+            faulty.append(keyword)
+    known_single = ds.get("BodyPartExamined") in unpaired_body_parts()
+    if not known_single and "ImageLaterality" not in ds and "Laterality" not in ds:
+        ds.Laterality = ""  # type 2C: of a structure that may be paired, of unknown side (PS3.3 C.7.3.1)
+    if ds.get("SOPClassUID") in (CTImageStorage, MRImageStorage) and "PatientPosition" not in ds:
+        ds.PatientPosition = ""  # type 2C in these
+    ds.pop("PlanarConfiguration", None)  # of several samples a pixel; a capture sets its own
+
+
+def sane_window(ds: Dataset) -> bool:
+    """Whether the windows are whole and can be used: as many centres as widths, each width 1 or more."""
+    try:
+        centres = [float(value) for value in _values(ds, "WindowCenter") if value]
+        widths = [float(value) for value in _values(ds, "WindowWidth") if value]
+    except ValueError:
+        return False
+    finite = all(math.isfinite(value) for value in (*centres, *widths))
+    return finite and len(centres) == len(widths) and min(widths, default=1.0) >= 1
+
+
+def _values(ds: Dataset, keyword: str) -> list[str]:
+    value = ds.get(keyword)
+    return [str(v) for v in value] if isinstance(value, MultiValue | list) else [str(value or "")]
