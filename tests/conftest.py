@@ -1,0 +1,34 @@
+"""Fixtures shared by all houses."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.peers import Orthanc, RedisServer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real test data: $AENODE_DATA, else ../shared/data. It is no part of the project."""
+    folder = Path(os.environ.get("AENODE_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"real test data is not at {folder}; set AENODE_DATA to have this test run")
+    return folder
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """A running Orthanc with an empty store, to which any peer may send."""
+    with Orthanc(tmp_path / "orthanc") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A running redis-server with an empty store."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server

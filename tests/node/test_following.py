@@ -1,0 +1,198 @@
+"""What becomes of a job: heartbeat, lease, result folder."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from node.entities import Job
+from node.index import Index
+from node.states import DeliveryState, JobState
+from tests.node.records import CONFIG
+from tests.node.routing import Bench
+from tests.series import series
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A bench with one job, submitted at 32 s."""
+    made = Bench(tmp_path, CONFIG.replace('["ct-denoise", "ct-anomaly"]', '["ct-denoise"]'))
+    made.receive(series(3, 16))
+    made.settle(1)
+    assert made.job().state is JobState.QUEUED
+    yield made
+    made.close()
+
+
+def seen(job: Job) -> tuple[JobState, int]:
+    return job.state, job.attempts
+
+
+def due(index: Index, bench: Bench) -> list[str]:
+    return [d.artifact.sop_instance_uid for d in index.due_deliveries("archive", bench.now, 100)]
+
+
+def test_a_heartbeat_makes_a_job_run_under_a_lease(bench: Bench) -> None:
+    """The first heartbeat is RUNNING, each further one renews the lease of a minute."""
+    bench.beat(bench.job().id, 1)
+    bench.step(40)
+    assert seen(bench.job()) == (JobState.RUNNING, 1)
+    for second in range(50, 600, 50):
+        bench.beat(bench.job().id, second)
+        bench.step(second)
+    assert seen(bench.job()) == (JobState.RUNNING, 1)
+    lease = bench.job().lease_until
+    assert lease is not None
+    assert (lease - bench.now).total_seconds() == 60
+
+
+def test_a_silent_worker_loses_its_job(bench: Bench) -> None:
+    """After a minute of silence the job is submitted again, and fails when its attempts are used up."""
+    job_id = bench.job().id
+    bench.beat(job_id, 1)
+    bench.step(40)
+    bench.step(99)
+    assert seen(bench.job()) == (JobState.RUNNING, 1)
+    bench.step(100)
+    assert seen(bench.job()) == (JobState.QUEUED, 1)
+    assert [spec.job_id for spec in bench.submitted] == [job_id] * 2
+    # The heartbeat that the dead worker left is no sign of life.
+    bench.step(130)
+    assert seen(bench.job()) == (JobState.QUEUED, 1)
+    bench.beat(job_id, 2)
+    bench.step(140)
+    assert seen(bench.job()) == (JobState.RUNNING, 2)
+    bench.step(200)
+    assert bench.job().state is JobState.FAILED
+    assert bench.job().reason == "its worker gave no sign of life for 60 s (tried 2 times)"
+    assert len(bench.submitted) == 2
+
+
+def test_a_result_becomes_deliveries(bench: Bench) -> None:
+    """DONE, with a delivery of each artifact, and the model and its times in the timeline."""
+    job = bench.job()
+    manifest = bench.finish(
+        job.id,
+        model="ct-denoise 0.1.0",
+        weights_sha256="ab",
+        seconds={"model": 1.23456},
+        notes=("1 localizer",),
+    )
+    bench.step(40)
+    assert seen(bench.job()) == (JobState.DONE, 1)
+    assert due(bench.index, bench) == [a.sop_instance_uid for a in manifest.artifacts]
+    for delivery in bench.index.due_deliveries("archive", bench.now, 100):
+        assert (bench.data / delivery.artifact.path).is_file()
+    (event,) = [e for e in bench.index.find(job.id)[0].events if e.state == "DONE"]
+    assert event.details == {
+        "model": "ct-denoise 0.1.0",
+        "weights_sha256": "ab",
+        "seconds_model": 1.235,
+        "notes": "1 localizer",
+    }
+    bench.step(41)
+    assert len(due(bench.index, bench)) == 2
+
+
+def test_a_failure_keeps_its_reason_and_can_be_requeued(bench: Bench) -> None:
+    """The folder of the failure is set aside, so that the next attempt is seen as its own."""
+    job_id = bench.job().id
+    bench.fail(job_id, "Slice 3 is missing.")
+    bench.step(40)
+    assert (bench.job().state, bench.job().reason) == (JobState.FAILED, "Slice 3 is missing.")
+    assert (bench.data / "results" / f"{job_id}.failed" / "manifest.json").is_file()
+    bench.index.requeue_jobs(bench.now)
+    bench.step(50)
+    assert [spec.job_id for spec in bench.submitted] == [job_id] * 2
+    assert bench.job().state is JobState.QUEUED
+    bench.finish(job_id)
+    bench.step(60)
+    assert bench.job().state is JobState.DONE
+    assert len(due(bench.index, bench)) == 2
+
+
+def test_a_failure_that_may_pass_is_tried_again(bench: Bench) -> None:
+    """A retryable failure returns to QUEUED until the attempts are used up."""
+    job_id = bench.job().id
+    bench.fail(job_id, "The device is busy.", retryable=True)
+    bench.step(40)
+    assert seen(bench.job()) == (JobState.QUEUED, 1)
+    assert len(bench.submitted) == 2
+    bench.beat(job_id, 9)
+    bench.step(50)
+    bench.fail(job_id, "The device is busy.", retryable=True)
+    bench.step(60)
+    assert seen(bench.job()) == (JobState.FAILED, 2)
+    assert bench.job().reason == "The device is busy. (tried 2 times)"
+
+
+def damaged(name: str, change: Callable[[bytes], bytes], message: str) -> object:
+    return pytest.param(change, message, id=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        damaged("garbage", lambda _: b"\x00\xff{", "is broken at: the text"),
+        damaged("empty", lambda _: b"", "is broken at: the text"),
+        damaged(
+            "version", lambda text: text.replace(b'"version":1', b'"version":2'), "is broken at: version"
+        ),
+        damaged(
+            "shape", lambda text: text.replace(b'"role":"derived"', b'"role":"x"', 1), "artifacts.0.role"
+        ),
+        damaged("other job", lambda text: text.replace(b'job_id":"', b'job_id":"f'), "is that of job f"),
+        damaged("escape", lambda text: text.replace(b'"1.dcm"', b'"../../1.dcm"'), "outside of its folder"),
+        damaged("absolute", lambda text: text.replace(b'"1.dcm"', b'"/etc/passwd"'), "outside of its folder"),
+        damaged("no file", lambda text: text.replace(b'"1.dcm"', b'"7.dcm"'), "is missing"),
+    ],
+)
+def test_a_broken_manifest_fails_the_job_alone(
+    bench: Bench, change: Callable[[bytes], bytes], message: str
+) -> None:
+    """The reason says what is wrong, nothing of it is delivered, and the next result is taken."""
+    job_id = bench.job().id
+    bench.finish(job_id)
+    path = bench.data / "results" / job_id / "manifest.json"
+    path.write_bytes(change(path.read_bytes()))
+    bench.step(40)
+    assert bench.job().state is JobState.FAILED
+    assert message in bench.job().reason
+    assert bench.index.deliveries_in(DeliveryState.PENDING) == []
+    bench.index.requeue_jobs(bench.now)
+    bench.finish(job_id)
+    bench.step(50)
+    assert bench.job().state is JobState.DONE
+
+
+def test_a_folder_without_a_manifest_fails_the_job(bench: Bench) -> None:
+    """A result folder appears whole: without a manifest it never will have one."""
+    (bench.data / "results" / bench.job().id).mkdir(parents=True)
+    bench.step(40)
+    assert (bench.job().state, bench.job().reason) == (
+        JobState.FAILED,
+        "the result folder has no manifest.json",
+    )
+
+
+def test_a_result_is_collected_while_the_broker_is_down(bench: Bench) -> None:
+    """What the workers finish is delivered whether or not Redis lives."""
+    bench.broker_is_down = True
+    bench.beat(bench.job().id, 1)
+    bench.step(40)
+    bench.finish(bench.job().id)
+    bench.step(41)
+    assert bench.job().state is JobState.DONE
+
+
+def test_a_router_that_died_goes_on_where_it_was(bench: Bench, tmp_path: Path) -> None:
+    """A new router collects what the old one submitted, and submits nothing twice."""
+    bench.beat(bench.job().id, 1)
+    bench.step(40)
+    bench.close()
+    again = Bench(tmp_path, bench.file.path.read_text())
+    again.step(50)
+    again.finish(again.job().id)
+    again.step(51)
+    assert (seen(again.job()), again.submitted) == ((JobState.DONE, 1), [])
+    again.close()
