@@ -225,7 +225,7 @@ def seconds_a_step(pool: Pool, seed: int, settings: TrainSettings) -> float:
         ):
             value = masked_error(network, draw(pool, rng, NoiseSettings(), mirror=False))
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        float(value)  # waits for the device
+        float(value.detach())  # waits for the device
         began = began or time.monotonic()
     return (time.monotonic() - began) / 3
 

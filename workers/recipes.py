@@ -217,7 +217,7 @@ def seconds_a_step(settings: DenoiserSettings) -> float:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=bfloat16):
             value = network(batch).float().square().mean()
         value.backward()
-        float(value)  # waits for the device
+        float(value.detach())  # waits for the device
         began = began or time.monotonic()
     return (time.monotonic() - began) / 3
 
