@@ -10,7 +10,7 @@ from tempfile import gettempdir
 from typing import Annotated, Literal
 
 import regex
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydicom.datadict import tag_for_keyword
 
 from node.job import Output
@@ -87,6 +87,7 @@ class Receive(_Section):
     processes: int = Field(1, ge=1, le=32)
     acse_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 60
+    dimse_timeout_seconds: Seconds = 300
 
 
 class Completion(_Section):
@@ -104,9 +105,18 @@ class Broker(_Section):
 
 
 class IndexSettings(_Section):
-    """Where the index lies."""
+    """Where the index lies, and how many routers work on it."""
 
     url: str = Field("sqlite", pattern=r"^(sqlite|sqlite:///.+|postgresql\+psycopg://.+)$")
+    routers: Literal["one", "several"] = "one"
+    lease_seconds: Seconds = 15
+
+    @field_validator("routers")
+    @classmethod
+    def _several_need_postgresql(cls, routers: str, info: ValidationInfo) -> str:
+        if routers == "several" and str(info.data.get("url", "sqlite")).startswith("sqlite"):
+            raise ValueError('"several" needs PostgreSQL (index.url); allowed with SQLite: "one"')
+        return routers
 
 
 class Workers(_Section):
@@ -117,6 +127,8 @@ class Workers(_Section):
     processes: int = Field(1, ge=1, le=64)
     threads: int = Field(0, ge=0)
     attempts: int = Field(3, ge=1)
+    retry_seconds: float = Field(5, ge=0)
+    retry_max_seconds: float = Field(300, ge=0)
 
 
 class Deliver(_Section):
@@ -127,6 +139,33 @@ class Deliver(_Section):
     retry_seconds: Seconds = 5
     retry_max_seconds: Seconds = 3600
     attempts: int = Field(200, ge=1)
+    breaker_failures: int = Field(3, ge=1)
+    breaker_seconds: Seconds = 30
+    breaker_max_seconds: Seconds = 300
+    proof_seconds: Seconds = 30
+    proof_max_seconds: Seconds = 3600
+    proof_wait_seconds: float = Field(5, ge=0)
+    proof_questions: int = Field(5, ge=1)
+    losses: int = Field(3, ge=1)
+
+
+Settled = Literal["proven", "sent", "ignored", "failed"]
+
+
+class Retention(_Section):
+    """What may be removed from the disk, and when."""
+
+    days: float = Field(30, ge=0)
+    purge: tuple[Settled, ...] = ("proven",)
+
+
+class Audit(_Section):
+    """The audit record."""
+
+    file: bool = True
+    syslog: Address | None = None
+    syslog_ca: Path | None = None
+    patient: bool = False
 
 
 class Web(_Section):
@@ -151,6 +190,10 @@ class Peer(_Section):
     tls: bool = False
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
+    associations: int = Field(1, ge=1, le=16)
+    max_associations: int | None = Field(None, ge=1)
+    quota: Size | None = None
+    priority: Literal["stat", "routine"] = "routine"
 
 
 class Pipeline(_Section):
@@ -173,6 +216,9 @@ class Rule(_Section):
     when: dict[str, Condition]
     pipelines: tuple[str, ...] = Field(min_length=1)
     send_to: tuple[str, ...] = Field(min_length=1)
+    priority: Literal["stat", "routine"] | None = None
+    late: Literal["reprocess", "ignore", "alert"] = "reprocess"
+    retire_superseded: bool = False
 
     @field_validator("when")
     @classmethod
@@ -211,6 +257,8 @@ class Settings(_Section):
     index: IndexSettings = IndexSettings()
     workers: Workers = Workers()
     deliver: Deliver = Deliver()
+    retention: Retention = Retention()
+    audit: Audit = Audit()
     web: Web = Web()
     log: Log = Log()
     peers: tuple[Peer, ...] = ()

@@ -49,7 +49,10 @@ def _beside(folder: Path, settings: Settings) -> Settings:
         else p
         for p in settings.pipelines
     )
-    return settings.model_copy(update={"node": node, "pipelines": pipelines})
+    audit = settings.audit
+    if audit.syslog_ca is not None:
+        audit = audit.model_copy(update={"syslog_ca": (folder / audit.syslog_ca).resolve()})
+    return settings.model_copy(update={"node": node, "pipelines": pipelines, "audit": audit})
 
 
 Location = tuple[str | int, ...]

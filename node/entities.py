@@ -69,6 +69,7 @@ class Job:
     lease_until: datetime | None
     created_at: datetime
     reason: str = ""
+    priority: int = 1  # node.job.Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,8 @@ class Delivery:
     next_attempt_at: datetime
     status: int | None = None  # the peer's last C-STORE status
     reason: str = ""
+    proofs: int = 0  # how often its proof was asked for since it was SENT
+    losses: int = 0  # how often the peer turned out not to hold what it had accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

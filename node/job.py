@@ -5,17 +5,31 @@ another machine may mount it elsewhere.
 """
 
 from datetime import datetime
+from enum import IntEnum
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 TASK = "aenode.run"
 QUEUE = "aenode"
+STAT_QUEUE = "aenode-stat"  # workers take from it first
 MANIFEST = "manifest.json"
 HEARTBEAT = "heartbeat"  # in the .partial folder of a job; touched every few seconds while it runs
 HARD_LIMIT_GRACE_SECONDS = 30  # from the soft time limit, answered with a reason, to the kill
 
 Output = Literal["derived", "capture"]
+
+
+class Priority(IntEnum):
+    """In which order jobs and their deliveries take their turns."""
+
+    STAT = 0
+    ROUTINE = 1
+
+    @property
+    def queue(self) -> str:
+        """The broker's queue of it."""
+        return STAT_QUEUE if self is Priority.STAT else QUEUE
 
 
 class _Record(BaseModel):
@@ -60,6 +74,8 @@ class JobSpec(_Record):
     instances: tuple[SourceInstance, ...]
     created_at: datetime
     time_limit_seconds: int
+    priority: Priority = Priority.ROUTINE
+    supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions
 
 
 class ProducedArtifact(_Record):

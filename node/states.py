@@ -50,7 +50,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset({JobState.QUEUED}),
     DeliveryState.PENDING: frozenset({DeliveryState.SENT, DeliveryState.DEAD}),
-    DeliveryState.SENT: frozenset({DeliveryState.PROVEN, DeliveryState.PENDING}),
+    DeliveryState.SENT: frozenset({DeliveryState.PROVEN, DeliveryState.PENDING, DeliveryState.DEAD}),
     DeliveryState.PROVEN: frozenset(),
     DeliveryState.DEAD: frozenset({DeliveryState.PENDING}),
 }

@@ -153,6 +153,7 @@ def _produce(
         limit_sigma=spec.pipeline.limit_sigma,
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
+        supersedes=spec.supersedes,
     )
     _require_modality(volume, model)
     if model.kind == "denoiser":

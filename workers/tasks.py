@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from node.config import Workers
 from node.errors import ModelRefused
-from node.job import HARD_LIMIT_GRACE_SECONDS, QUEUE, TASK, JobSpec, Manifest
+from node.job import HARD_LIMIT_GRACE_SECONDS, QUEUE, STAT_QUEUE, TASK, JobSpec, Manifest
 from workers import device, pipeline
 from workers.results import AlreadyRunning, abandon
 
@@ -45,7 +45,11 @@ def make_app(broker_url: str, workers: Workers, data: Path) -> Celery:
         task_time_limit=hard,
         # Redis hands a message out again after this long without an acknowledgement. The router's
         # lease notices a lost job much sooner; this must only never strike a job that is running.
-        broker_transport_options={"visibility_timeout": max(3600, 4 * hard)},
+        # "priority": queues in the order that `serve` names them, so STAT before routine.
+        broker_transport_options={
+            "visibility_timeout": max(3600, 4 * hard),
+            "queue_order_strategy": "priority",
+        },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_redirect_stdouts=False,
@@ -82,7 +86,7 @@ def serve(app: Celery, workers: Workers) -> None:
             "worker",
             "--pool=prefork",
             f"--concurrency={workers.processes}",
-            f"--queues={QUEUE}",
+            f"--queues={STAT_QUEUE},{QUEUE}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",

@@ -1,8 +1,8 @@
 """The outbox: PENDING deliveries go to their peers, and the index learns what came of each.
 
-One thread a peer that has work due, so that a slow peer holds up nobody else. An instance may
-be sent twice (a crash between the peer's answer and ours to the index), never not at all; UIDs are
-deterministic, so the archive ends the same.
+Threads of its own for each peer that has work due, so that a slow peer holds up nobody else. An
+instance may be sent twice (a crash between the peer's answer and ours to the index), never not at
+all; UIDs are deterministic, so the archive ends the same.
 """
 
 import logging
@@ -10,25 +10,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from datetime import datetime, timedelta
 
+from node.backoff import delay
 from node.config import Peer, Settings
 from node.config_file import SettingsFile
-from node.deliver.backoff import delay
 from node.deliver.breaker import AlwaysClosed, Breaker
 from node.deliver.proof import Proof
-from node.dimse.outcome import Outcome
-from node.dimse.scu import StoreResult, store_each
+from node.deliver.sending import Sender, send
+from node.dimse.scu import store_each
 from node.entities import Delivery
 from node.errors import IllegalTransition, PeerError
-from node.index import DeliveryOutcome, Index
+from node.index import DeliveryOutcome, Index, LeaseLost, Turn
 from node.states import DeliveryState
 
 log = logging.getLogger("aenode.deliver")
 
-_WRITE_TOGETHER = 32  # results a transaction
-_WRITE_AFTER = timedelta(seconds=1)
 _LOOK_FOR_STRAYS = timedelta(minutes=1)
 
 
@@ -43,31 +40,60 @@ class Outbox:
         *,
         breaker: Breaker | None = None,
         proofs: Mapping[str, Proof] | None = None,
+        sender: Sender = store_each,
     ) -> None:
         self._settings_file = settings_file
         self._index = index
         self._clock = clock
         self._breaker: Breaker = breaker or AlwaysClosed()
         self._proofs = proofs or {}
-        self._threads: dict[str, threading.Thread] = {}
+        self._sender = sender
+        self._threads: dict[tuple[str, int], threading.Thread] = {}
+        self._turns: dict[str, Turn] = {}
+        self._taking = threading.Lock()
+        self._under_way: set[int] = set()  # ids of deliveries that a thread has taken
         self._stopping = threading.Event()
         self._strays_at: datetime | None = None
 
     def step(self, now: datetime) -> None:
-        """Start a thread for every peer that has deliveries due and no thread yet."""
+        """Start threads for every peer that has deliveries due."""
         settings = self._settings_file.settings
+        self._give_turns_back()
         for peer in settings.peers:
-            thread = self._threads.get(peer.name)
-            if (thread and thread.is_alive()) or not self._has_work(peer, now):
-                continue
-            thread = threading.Thread(
-                target=self._serve, args=(peer, settings), name=f"deliver-{peer.name}", daemon=True
-            )
-            self._threads[peer.name] = thread
-            thread.start()
-        if self._strays_at is None or now >= self._strays_at:
+            self._start(peer, settings, now)
+        if self._strays_at is None or not timedelta() < self._strays_at - now <= _LOOK_FOR_STRAYS:
             self._strays_at = now + _LOOK_FOR_STRAYS
             self._explain_strays(settings, now)
+
+    def _start(self, peer: Peer, settings: Settings, now: datetime) -> None:
+        for slot in range(peer.associations):
+            thread = self._threads.get((peer.name, slot))
+            if thread and thread.is_alive():
+                continue
+            if not self._has_work(peer, now) or not self._has_turn(peer):
+                return
+            thread = threading.Thread(
+                target=self._serve,
+                args=(peer, settings, slot),
+                name=f"deliver-{peer.name}-{slot}",
+                daemon=True,
+            )
+            self._threads[peer.name, slot] = thread
+            thread.start()
+
+    def _has_turn(self, peer: Peer) -> bool:
+        """Whether this router serves the peer: of several, one does at a time."""
+        if peer.name not in self._turns:
+            turn = self._index.take_turn(f"deliver {peer.name}")
+            if turn is None:
+                return False
+            self._turns[peer.name] = turn
+        return True
+
+    def _give_turns_back(self) -> None:
+        busy = {name for (name, _), thread in self._threads.items() if thread.is_alive()}
+        for name in self._turns.keys() - busy:
+            self._turns.pop(name).release()
 
     def wait(self, timeout: float) -> bool:
         """Wait so many seconds for the threads that run; whether all have ended."""
@@ -79,76 +105,76 @@ class Outbox:
     def close(self, timeout: float = 30) -> bool:
         """End each association after the instance under way; whether all did within `timeout` seconds."""
         self._stopping.set()
-        return self.wait(timeout)
+        ended = self.wait(timeout)
+        self._give_turns_back()
+        return ended
 
     def _has_work(self, peer: Peer, now: datetime) -> bool:
         if self._stopping.is_set() or peer.address is None or not self._breaker.permits(peer.name, now):
             return False
-        due = self._index.next_delivery_at(peer.name)
-        return (due is not None and due <= now) or (
-            peer.prove in self._proofs
-            and bool(self._index.deliveries_in(DeliveryState.SENT, peer=peer.name, limit=1))
-        )
+        with self._taking:
+            taken = len(self._under_way)
+            due = self._index.due_deliveries(peer.name, now, taken + 1)
+            if any(delivery.id not in self._under_way for delivery in due):
+                return True
+        alone = not any(t.is_alive() for (name, _), t in self._threads.items() if name == peer.name)
+        return alone and peer.prove in self._proofs and bool(self._index.due_proofs(peer.name, now, 1))
 
-    def _serve(self, peer: Peer, settings: Settings) -> None:
+    def _take(self, peer: Peer, settings: Settings) -> list[Delivery]:
+        """This thread's share of what is due."""
+        batch = settings.deliver.batch
+        with self._taking:
+            found = self._index.due_deliveries(peer.name, self._clock(), batch + len(self._under_way))
+            free = [delivery for delivery in found if delivery.id not in self._under_way]
+            share = free[: min(batch, -(-len(free) // peer.associations))]
+            self._under_way.update(delivery.id for delivery in share)
+        return share
+
+    def _serve(self, peer: Peer, settings: Settings, slot: int) -> None:
         try:
+            if not self._breaker.ready(peer, self._clock()):
+                return
             while self._send_batch(peer, settings):
                 pass
-            if not self._stopping.is_set():
+            if slot == 0:
                 self._prove(peer, settings)
-        except Exception:
+        except LeaseLost as error:
+            log.warning("delivery to %s stops: %s", peer.name, error)
+        except Exception as error:
             # Nothing was lost: what the index does not call SENT is still PENDING.
             log.exception("delivery to %s stopped; it begins again", peer.name)
-            self._breaker.failed(peer.name, self._clock())
+            self._breaker.failed(peer.name, self._clock(), type(error).__name__)
 
     def _send_batch(self, peer: Peer, settings: Settings) -> bool:
         """Send what is due over one association; whether another batch may follow at once."""
-        due = self._index.due_deliveries(peer.name, self._clock(), settings.deliver.batch)
-        if not due or self._stopping.is_set():
+        if self._stopping.is_set():
             return False
-        files = [settings.node.data / delivery.artifact.path for delivery in due]
-        timeout = settings.deliver.timeout_seconds
-        ready: list[DeliveryOutcome] = []
-        tried, answered, written_at = 0, 0, self._clock()
+        self._index.require_lease()
+        if (turn := self._turns.get(peer.name)) is not None:
+            turn.check()
+        due = self._take(peer, settings)
+        if not due:
+            return False
         try:
-            with closing(store_each(peer, settings.node.ae_title, files, timeout=timeout)) as results:
-                for delivery, result in zip(due, results, strict=True):
-                    if not result.tried:
-                        break  # it stays due: the next association begins with it
-                    ready.append(self._outcome(settings, delivery, result))
-                    tried += 1
-                    answered += result.status is not None or result.outcome is Outcome.REFUSED
-                    if len(ready) >= _WRITE_TOGETHER or self._clock() - written_at >= _WRITE_AFTER:
-                        self._record(peer, ready)
-                        ready, written_at = [], self._clock()
-                    if self._stopping.is_set():
-                        break
-        except PeerError as error:
-            log.warning("no association: %s", error)
-            for delivery, file in zip(due[tried:], files[tried:], strict=True):
-                result = StoreResult(file, Outcome.REFUSED if error.permanent else Outcome.RETRY, str(error))
-                ready.append(self._outcome(settings, delivery, result))
-        self._record(peer, ready)
-        whole = answered == len(due)
-        (self._breaker.succeeded if whole else self._breaker.failed)(peer.name, self._clock())
-        return whole
-
-    def _outcome(self, settings: Settings, delivery: Delivery, result: StoreResult) -> DeliveryOutcome:
-        """What a result means for its delivery."""
-        attempt = delivery.attempts + 1
-        state, reason, again = DeliveryState.DEAD, result.reason, None
-        if result.outcome.kept:
-            state = DeliveryState.SENT
-        elif result.outcome is Outcome.RETRY and attempt >= settings.deliver.attempts:
-            reason = f"{reason}; given up after {attempt} attempts"
-        elif result.outcome is Outcome.RETRY:
-            state = DeliveryState.PENDING
-            first, limit = settings.deliver.retry_seconds, settings.deliver.retry_max_seconds
-            wait = delay(attempt, first=first, limit=limit, seed=delivery.peer)
-            again = self._clock() + timedelta(seconds=wait)
-        return DeliveryOutcome(
-            delivery=delivery, state=state, status=result.status, reason=reason, next_attempt_at=again
-        )
+            sent = send(
+                self._sender,
+                peer,
+                settings.node.ae_title,
+                due,
+                settings.node.data,
+                settings.deliver,
+                self._clock,
+                lambda outcomes: self._record(peer, outcomes),
+                self._stopping.is_set,
+            )
+        finally:
+            with self._taking:
+                self._under_way.difference_update(delivery.id for delivery in due)
+        if sent.answered:
+            self._breaker.succeeded(peer.name, self._clock())
+        elif not self._stopping.is_set():
+            self._breaker.failed(peer.name, self._clock(), sent.reason)
+        return sent.whole
 
     def _record(self, peer: Peer, outcomes: Sequence[DeliveryOutcome]) -> None:
         if not outcomes:
@@ -173,13 +199,32 @@ class Outbox:
 
     def _prove(self, peer: Peer, settings: Settings) -> None:
         proof = self._proofs.get(peer.prove)
-        sent = self._index.deliveries_in(DeliveryState.SENT, peer=peer.name, limit=settings.deliver.batch)
-        if proof is None or not sent:
+        if proof is None:
             return
-        try:
-            self._record(peer, proof.ask(peer, settings.node.ae_title, sent))
-        except PeerError as error:
-            log.warning("%s: %d deliveries are not proven yet: %s", peer.name, len(sent), error)
+        deliver, batch = settings.deliver, settings.deliver.batch
+        while not self._stopping.is_set():
+            sent = self._index.due_proofs(peer.name, self._clock(), batch)
+            if not sent:
+                return
+            reached = True
+            try:
+                self._record(peer, proof.ask(peer, settings.node.ae_title, sent))
+            except PeerError as error:
+                reached = False
+                log.warning("%s: %d deliveries are not proven yet: %s", peer.name, len(sent), error)
+            # What the answer says nothing of is asked about later.
+            wait = delay(
+                sent[0].proofs + 1,
+                first=deliver.proof_seconds,
+                limit=deliver.proof_max_seconds,
+                seed=peer.name,
+            )
+            asked = {delivery.id for delivery in sent}
+            due = self._index.due_proofs(peer.name, self._clock(), batch)
+            left = [delivery for delivery in due if delivery.id in asked]
+            self._index.postpone_proofs(left, self._clock() + timedelta(seconds=wait))
+            if not reached:
+                return
 
     def _explain_strays(self, settings: Settings, now: datetime) -> None:
         """Tell the timeline why deliveries wait whose peer the settings no longer have."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from node.dimse.status import Status
 from node.errors import AenodeError
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0030, 0x0FFF, 0x0100
 RESPONSE = 0x8000  # added to a request's field
 NO_DATA_SET = 0x0101
 

@@ -30,6 +30,8 @@ class Syntax:
 
 
 VERIFICATION = UID("1.2.840.10008.1.1")  # PS3.4 A
+# PS3.4 J: we ask; the peer's report may come on an association that it opens, with the roles reversed.
+STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
 
 # PS3.4 B.5
 STORAGE_CLASSES: tuple[SOPClass, ...] = (
@@ -92,8 +94,11 @@ VERIFICATION_SYNTAXES: tuple[UID, ...] = (uid.ImplicitVRLittleEndian, uid.Explic
 def acceptable() -> Sequence[PresentationContext]:
     """The presentation contexts that we accept in the role of SCP, for pynetdicom's negotiation."""
     syntaxes: list[str | UID] = [syntax.uid for syntax in STORAGE_SYNTAXES]
+    commitment = build_context(STORAGE_COMMITMENT, list(VERIFICATION_SYNTAXES))
+    commitment.scu_role = commitment.scp_role = True
     return (
         build_context(VERIFICATION, list(VERIFICATION_SYNTAXES)),
+        commitment,
         *(build_context(sop_class.uid, syntaxes) for sop_class in STORAGE_CLASSES),
     )
 

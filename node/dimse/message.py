@@ -1,7 +1,7 @@
 """DIMSE messages from their fragments (PS3.7 6.3, PS3.8 E): what a request asks for, and its answer.
 
-The services of an association stand in `Message._taken`: C-STORE, C-ECHO and C-CANCEL. Storage
-commitment's N-EVENT-REPORT, which a peer sends with the roles reversed, has its place there.
+The services of an association stand in `Message._taken`: C-STORE, C-ECHO, C-CANCEL, and storage
+commitment's N-EVENT-REPORT, which a peer sends with the roles reversed.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,6 +38,10 @@ class Storage(Protocol):
 
     def begin(self, request: Command, context: Context) -> Arriving:
         """Take a C-STORE request. Raises InstanceRefused."""
+        ...
+
+    def begin_report(self, request: Command, context: Context) -> Arriving:
+        """Take a report of storage commitment. Raises InstanceRefused."""
         ...
 
 
@@ -116,20 +120,30 @@ class Message:
 
     def _taken(self, request: Command, context: Context) -> tuple[Status, str] | None:
         """Prepare for a request; the status and comment of its answer where that is known already."""
-        storing = context.abstract_syntax != contexts.VERIFICATION
-        if request.field == command.C_STORE_RQ and storing:
-            if not request.has_data_set:
-                return Status.CANNOT_UNDERSTAND, "C-STORE without a data set"
-            if request.sop_class_uid != context.abstract_syntax:
-                return Status.SOP_CLASS_NOT_SUPPORTED, "not the SOP class of its presentation context"
-            try:
-                self._arriving = self._storage.begin(request, context)
-            except InstanceRefused as error:
-                return Status(error.status), str(error)
-            return None
+        reporting = context.abstract_syntax == contexts.STORAGE_COMMITMENT
+        storing = context.abstract_syntax != contexts.VERIFICATION and not reporting
+        try:
+            if request.field == command.C_STORE_RQ and storing:
+                self._arriving = self._arrival(request, context)
+                return None
+            if request.field == command.N_EVENT_REPORT_RQ and reporting:
+                if not request.has_data_set:
+                    return Status.INVALID_ARGUMENT, "a report without a data set"
+                self._arriving = self._storage.begin_report(request, context)
+                return None
+        except InstanceRefused as error:
+            return Status(error.status), str(error)
         if request.field in (command.C_ECHO_RQ, command.C_CANCEL_RQ):
             return Status.SUCCESS, ""
-        return Status.UNRECOGNIZED_OPERATION, "only C-STORE and C-ECHO are provided"
+        return Status.UNRECOGNIZED_OPERATION, "only C-STORE, C-ECHO and reports are provided"
+
+    def _arrival(self, request: Command, context: Context) -> Arriving:
+        if not request.has_data_set:
+            raise InstanceRefused(Status.CANNOT_UNDERSTAND, "C-STORE without a data set")
+        if request.sop_class_uid != context.abstract_syntax:
+            why = "not the SOP class of its presentation context"
+            raise InstanceRefused(Status.SOP_CLASS_NOT_SUPPORTED, why)
+        return self._storage.begin(request, context)
 
     def _write(self, fragment: memoryview) -> None:
         if self._arriving is not None:

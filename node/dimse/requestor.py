@@ -28,7 +28,11 @@ class NothingAccepted(PeerError):
 
 @contextmanager
 def associated(
-    peer: Peer, own_ae: str, contexts: Sequence[tuple[UID, UID]], timeout: float
+    peer: Peer,
+    own_ae: str,
+    contexts: Sequence[tuple[UID, UID]],
+    timeout: float,
+    handlers: Sequence[evt.EventHandlerType] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end.
 
@@ -48,7 +52,7 @@ def associated(
             contexts=[build_context(*pair) for pair in contexts],
             ae_title=peer.ae_title,
             tls_args=(ssl.create_default_context(), host) if peer.tls else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.append(True))],
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.append(True)), *handlers],
         )
     except OSError as error:  # the host's name cannot be resolved
         raise PeerError(f"{peer.name}: {peer.address} cannot be found: {error.strerror}") from error

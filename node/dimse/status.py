@@ -9,6 +9,7 @@ class Status(IntEnum):
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    INVALID_ARGUMENT = 0x0115
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     UNRECOGNIZED_OPERATION = 0x0211
     OUT_OF_RESOURCES = 0xA700
@@ -29,13 +30,18 @@ MEANINGS: dict[Status, Meaning] = {
         "PS3.7 C.1.1", "C-ECHO: done. C-STORE: the instance is durable on disk and will be indexed"
     ),
     Status.PROCESSING_FAILURE: Meaning("PS3.7 C.5", "an unexpected failure, which the log explains"),
+    Status.INVALID_ARGUMENT: Meaning(
+        "PS3.7 C.5", "N-EVENT-REPORT: a report that cannot be read, or of no transaction with this peer"
+    ),
     Status.SOP_CLASS_NOT_SUPPORTED: Meaning(
         "PS3.7 C.5", "the request's SOP class is not that of its presentation context"
     ),
-    Status.UNRECOGNIZED_OPERATION: Meaning("PS3.7 C.5", "a request other than C-STORE and C-ECHO"),
+    Status.UNRECOGNIZED_OPERATION: Meaning(
+        "PS3.7 C.5", "a request other than C-STORE, C-ECHO and N-EVENT-REPORT"
+    ),
     Status.OUT_OF_RESOURCES: Meaning(
         "PS3.4 B.2.3",
-        "less free space than receive.min_free, a full disk or quota, or a stuck index",
+        "less free space than receive.min_free, a full disk or the peer's quota, or a stuck index",
     ),
     Status.DATA_SET_MISMATCH: Meaning(
         "PS3.4 B.2.3", "command and data set disagree on the SOP class or the SOP instance"
@@ -69,6 +75,8 @@ CALLED_AE_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 7, "called AE title not
 PROTOCOL_VERSION_UNKNOWN = Rejection(RejectResult.PERMANENT, 2, 2, "protocol version not supported")
 TOO_MANY_ASSOCIATIONS = Rejection(RejectResult.TRANSIENT, 3, 2, "limit of associations reached")
 LOW_DISK = Rejection(RejectResult.TRANSIENT, 3, 2, "less free space than receive.min_free")
+QUOTA = Rejection(RejectResult.TRANSIENT, 3, 2, "the peer's quota is used up")
+TOO_MANY_OF_PEER = Rejection(RejectResult.TRANSIENT, 3, 2, "limit of associations of this peer reached")
 STOPPING = Rejection(RejectResult.TRANSIENT, 3, 1, "this node is stopping")
 REJECTIONS = (
     APPLICATION_CONTEXT_UNKNOWN,
@@ -77,6 +85,8 @@ REJECTIONS = (
     PROTOCOL_VERSION_UNKNOWN,
     TOO_MANY_ASSOCIATIONS,
     LOW_DISK,
+    QUOTA,
+    TOO_MANY_OF_PEER,
     STOPPING,
 )
 

@@ -33,6 +33,7 @@ class Terms:
     max_pdu: int
     acse_seconds: float
     idle_seconds: float
+    message_seconds: float  # from the first fragment of a message to its last
 
 
 class Association:
@@ -128,10 +129,16 @@ class Association:
 
     def _serve(self, storage: Storage) -> None:
         incoming = Message(storage, self.answer)
+        begun_at = 0.0
         try:
             while True:
                 kind, body = self._reader.read(self._terms.idle_seconds)
                 if kind == PDUType.P_DATA:
+                    now = time.monotonic()
+                    if not incoming.under_way:
+                        begun_at = now
+                    elif now - begun_at > self._terms.message_seconds:
+                        raise TimeoutError("a message was not whole in time")
                     for context_id, control, fragment in message.pdvs(body):
                         incoming.add(self._context(context_id), control, fragment)
                     self.busy, self.idle_since = incoming.under_way, time.monotonic()

@@ -9,7 +9,17 @@ from sqlalchemy import Connection, Table, func, literal_column, or_, select
 from node.entities import Delivery, Event, Instance, Job, SeriesRevision
 from node.index import rows
 from node.index.store import Store
-from node.index.tables import artifacts, associations, carriers, deliveries, instances, jobs, series, timeline
+from node.index.tables import (
+    artifacts,
+    associations,
+    breakers,
+    carriers,
+    deliveries,
+    instances,
+    jobs,
+    series,
+    timeline,
+)
 from node.states import DeliveryState, JobState
 
 
@@ -50,6 +60,8 @@ class PeerStatus:
     peer: str
     deliveries: dict[str, int]  # by state
     oldest_pending_at: datetime | None
+    breaker: str = "CLOSED"  # "OPEN" while the peer is only probed
+    breaker_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +170,7 @@ class Asking(Store):
                     .group_by(deliveries.c.peer)
                 )
             }
+            cut_off = {row.peer: row for row in connection.execute(select(breakers))}
             total = select(func.count()).select_from(instances)
             return Status(
                 series=_counts(connection, series),
@@ -172,7 +185,13 @@ class Asking(Store):
                 oldest_queued_at=oldest(jobs, "created_at", "QUEUED"),
                 oldest_pending_at=oldest(deliveries, "created_at", "PENDING"),
                 peers=tuple(
-                    PeerStatus(peer=peer, deliveries=states, oldest_pending_at=waiting.get(peer))
+                    PeerStatus(
+                        peer=peer,
+                        deliveries=states,
+                        oldest_pending_at=waiting.get(peer),
+                        breaker=cut_off[peer].state if peer in cut_off else "CLOSED",
+                        breaker_reason=cut_off[peer].reason if peer in cut_off else "",
+                    )
                     for peer, states in sorted(peers.items())
                 ),
             )

@@ -11,7 +11,7 @@ from node.entities import Delivery
 from node.errors import IllegalTransition
 from node.index import rows
 from node.index.store import Store
-from node.index.tables import deliveries
+from node.index.tables import breakers, deliveries
 from node.states import DeliveryState
 
 
@@ -34,7 +34,7 @@ class Delivering(Store):
     """The outbox's part of the index."""
 
     def due_deliveries(self, peer: str, now: datetime, limit: int) -> list[Delivery]:
-        """PENDING deliveries to a peer whose backoff is over, longest due first."""
+        """PENDING deliveries to a peer whose backoff is over: STAT first, then the longest due."""
         query = (
             rows.deliveries_with_artifacts()
             .where(
@@ -42,7 +42,7 @@ class Delivering(Store):
                 deliveries.c.state == DeliveryState.PENDING,
                 deliveries.c.next_attempt_at <= now,
             )
-            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+            .order_by(deliveries.c.priority, deliveries.c.next_attempt_at, deliveries.c.id)
             .limit(limit)
         )
         with self._read() as connection:
@@ -82,7 +82,8 @@ class Delivering(Store):
                 if delivery.state is DeliveryState.PENDING:
                     values["attempts"] = delivery.attempts + 1
                 if outcome.state is DeliveryState.SENT:
-                    values["sent_at"] = at
+                    # Its proof may be asked for at once.
+                    values |= {"sent_at": at, "proofs": 0, "next_attempt_at": at}
                 if outcome.next_attempt_at is not None:
                     values["next_attempt_at"] = outcome.next_attempt_at
                 if outcome.state is not delivery.state:
@@ -152,6 +153,39 @@ class Delivering(Store):
             dead = [rows.delivery(row) for row in connection.execute(query.order_by(deliveries.c.id))]
             for delivery in dead:
                 self._move(
-                    connection, delivery, DeliveryState.PENDING, at, reason, attempts=0, next_attempt_at=at
+                    connection,
+                    delivery,
+                    DeliveryState.PENDING,
+                    at,
+                    reason,
+                    attempts=0,
+                    losses=0,
+                    next_attempt_at=at,
                 )
             return dead
+
+    def record_breaker(
+        self,
+        peer: str,
+        state: str,
+        at: datetime,
+        *,
+        failures: int = 0,
+        probe_at: datetime | None = None,
+        reason: str = "",
+    ) -> None:
+        """Note how a peer's circuit breaker stands, for people to see."""
+        row = {
+            "peer": peer,
+            "state": state,
+            "since": at,
+            "failures": failures,
+            "probe_at": probe_at,
+            "reason": reason,
+        }
+        with self._write(durable=False) as connection:
+            self._insert_new(connection, breakers, [row])
+            earlier = connection.execute(select(breakers.c.state).where(breakers.c.peer == peer)).scalar()
+            if earlier == state:
+                row["since"] = breakers.c.since
+            connection.execute(update(breakers).where(breakers.c.peer == peer).values(row))

@@ -94,6 +94,7 @@ class Receiving(Store):
             joining.setdefault(instance.own_result, []).append(instance)
         for own_result, joiners in joining.items():
             self._join(connection, joiners, own_result)
+        self._restored(connection, repeated)
         for own_result in {i.own_result for i in repeated}:
             self._touch(connection, [i for i in repeated if i.own_result == own_result], own_result)
 
@@ -174,6 +175,34 @@ class Receiving(Store):
             update(series).where(series.c.id == revision).values(last_instance_at=_later(last))
         )
         self._carried(connection, revision, repeated)
+
+    def _restored(self, connection: Connection, repeated: list[Instance]) -> None:
+        """An instance that retention removed came again: its file is back.
+
+        Where a late slice could not be processed for want of it, the series gets its next revision.
+        """
+        back = [
+            instance
+            for instance in repeated
+            if connection.execute(
+                update(instances)
+                .where(
+                    instances.c.sop_instance_uid == instance.sop_instance_uid,
+                    instances.c.sha256 == instance.sha256,
+                    instances.c.purged_at.is_not(None),
+                )
+                .values(purged_at=None, path=str(instance.path))
+            ).rowcount
+        ]
+        if not back:
+            return
+        newest = connection.execute(
+            select(series.c.state)
+            .where(series.c.series_instance_uid == back[0].series_instance_uid)
+            .order_by(series.c.revision.desc())
+        ).scalar()
+        if newest == SeriesState.QUARANTINED:
+            self._open_revision(connection, back[0], back[0].own_result)
 
     def _carried(self, connection: Connection, revision: int, batch: Iterable[Instance]) -> None:
         names = sorted({i.association for i in batch})

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Select, func, select
 
-from node.entities import Instance, SeriesRevision
+from node.entities import Instance, Job, SeriesRevision
 from node.index import rows
 from node.index.store import Store
-from node.index.tables import associations, carriers, instances, jobs, series
+from node.index.tables import artifacts, associations, carriers, instances, jobs, series
 from node.job import JobSpec
 from node.states import JobState, SeriesState
 
@@ -21,6 +21,16 @@ class NewJob:
     spec: JobSpec
     rule: str
     send_to: tuple[str, ...]
+    retires: tuple[str, ...] = ()  # ids of the jobs whose results a rejection note is to retire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierJob:
+    """A job of an earlier revision of a series, and the series that it produced."""
+
+    job: Job
+    revision: int
+    result_series: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,30 @@ class Routing(Store):
         )
         with self._read() as connection:
             return [rows.instance(row) for row in connection.execute(query.order_by(instances.c.id))]
+
+    def earlier_jobs(self, revision: SeriesRevision) -> list[EarlierJob]:
+        """The jobs of a series' revisions before this one, oldest first, with the series they produced."""
+        query = (
+            select(jobs, series.c.revision)
+            .join(series)
+            .where(
+                series.c.series_instance_uid == revision.series_instance_uid,
+                series.c.revision < revision.revision,
+            )
+            .order_by(series.c.revision, jobs.c.created_at, jobs.c.id)
+        )
+        produced = select(artifacts.c.series_instance_uid).distinct()
+        with self._read() as connection:
+            return [
+                EarlierJob(
+                    job=rows.job(row),
+                    revision=row.revision,
+                    result_series=tuple(
+                        connection.execute(produced.where(artifacts.c.job_id == row.id)).scalars()
+                    ),
+                )
+                for row in connection.execute(query)
+            ]
 
     def arrival_of(self, revision: SeriesRevision) -> Arrival:
         """The evidence that the index has of a revision's completeness."""
@@ -110,6 +144,8 @@ class Routing(Store):
                     "attempts": 0,
                     "created_at": at,
                     "spec": job.spec.to_json(),
+                    "priority": int(job.spec.priority),
+                    "retires": list(job.retires) or None,
                 }
                 self._insert_new(connection, jobs, [row])
                 self._note(

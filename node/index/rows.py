@@ -62,6 +62,20 @@ def job(row: Any) -> Job:
         lease_until=row.lease_until,
         created_at=row.created_at,
         reason=row.reason,
+        priority=row.priority,
+    )
+
+
+def artifact(row: Any) -> Artifact:
+    """A row of `artifacts`, or of `deliveries_with_artifacts`."""
+    return Artifact(
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        series_instance_uid=row.series_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        role=row.role,
+        path=PurePosixPath(row.path),
+        job_id=row.job_id,
     )
 
 
@@ -83,21 +97,15 @@ def delivery(row: Any) -> Delivery:
     """A row of `deliveries_with_artifacts`."""
     return Delivery(
         id=row.id,
-        artifact=Artifact(
-            sop_instance_uid=row.sop_instance_uid,
-            sop_class_uid=row.sop_class_uid,
-            series_instance_uid=row.series_instance_uid,
-            transfer_syntax_uid=row.transfer_syntax_uid,
-            role=row.role,
-            path=PurePosixPath(row.path),
-            job_id=row.job_id,
-        ),
+        artifact=artifact(row),
         peer=row.peer,
         state=DeliveryState(row.state),
         attempts=row.attempts,
         next_attempt_at=row.next_attempt_at,
         status=row.status,
         reason=row.reason,
+        proofs=row.proofs,
+        losses=row.losses,
     )
 
 

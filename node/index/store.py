@@ -28,6 +28,11 @@ from node.index import tables
 from node.index.migrations import HEAD, upgrade, version
 from node.states import DeliveryState, JobState, SeriesState, State, require
 
+
+class LeaseLost(AenodeError):
+    """A process that was the active one is not any more; what it was about to write is not written."""
+
+
 Item = TypeVar("Item")
 Entity = SeriesRevision | Job | Delivery
 _WRITERS_LOCK = 0x61656E6F  # "aeno": the advisory lock of writers on PostgreSQL
@@ -52,6 +57,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.fence: tuple[str, int] | None = None  # name and token of the lease that writes need
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -106,15 +112,31 @@ class Store:
         return self._engine.begin()
 
     @contextmanager
-    def _write(self, *, durable: bool = True) -> Iterator[Connection]:
-        """A transaction that no other writer runs beside; durable ones are on the disk at its end."""
+    def _write(self, *, durable: bool = True, fenced: bool = True) -> Iterator[Connection]:
+        """A transaction that no other writer runs beside; durable ones are on the disk at its end.
+
+        Raises LeaseLost where this process is fenced off.
+        """
         with self._engine.connect() as connection:
             # Set on this connection in place; it returns to the pool without it.
             connection.execution_options(aenode_write="FULL" if durable else "NORMAL")
             with connection.begin():
                 if connection.dialect.name == "postgresql":
                     connection.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+                if fenced:
+                    self._check_fence(connection)
                 yield connection
+
+    def _check_fence(self, connection: Connection) -> None:
+        """Raise LeaseLost where this process holds a lease that another has taken over."""
+        if self.fence is None:
+            return
+        name, token = self.fence
+        newest = connection.execute(
+            select(tables.leases.c.token).where(tables.leases.c.name == name)
+        ).scalar()
+        if newest != token:
+            raise LeaseLost(f"another process has taken over ({name}); this one changes nothing any more")
 
     def _insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
         """Insert rows; those whose key is there already are left as they are."""

@@ -111,7 +111,9 @@ instances = Table(
     Column("received_at", Instant, nullable=False),
     Column("own_result", Boolean, nullable=False),
     Column("defect", Text, nullable=False),
+    Column("purged_at", Instant),  # when retention removed its file from the spool
     UniqueConstraint("sop_instance_uid", "sha256"),
+    Index("instances_sender", "calling_ae"),
     Index("instances_series", "series_instance_uid"),
     Index("instances_path", "path"),
     Index(
@@ -149,6 +151,10 @@ jobs = Table(
     Column("submissions", Integer, nullable=False, default=0),  # since it last became QUEUED
     Column("begun_at", Instant),  # when its last attempt was seen to run
     Column("heartbeat", BigInteger, nullable=False, default=0),  # ns, mtime of the last one seen
+    Column("priority", Integer, nullable=False, default=1, server_default="1"),  # node.job.Priority
+    Column("not_before", Instant),  # the backoff of a job that is tried again
+    Column("retires", JSON(none_as_null=True)),  # ids of the jobs whose results a rejection note is to retire
+    Column("retired_at", Instant),
     Index("jobs_state", "state"),
     Index("jobs_series", "series_id"),
     Index("jobs_begun", "begun_at", "submitted_at"),
@@ -184,6 +190,9 @@ deliveries = Table(
     Column("reason", Text, nullable=False, default=""),
     Column("created_at", Instant, nullable=False),
     Column("sent_at", Instant),
+    Column("priority", Integer, nullable=False, default=1, server_default="1"),
+    Column("proofs", Integer, nullable=False, default=0, server_default="0"),  # asked since it was SENT
+    Column("losses", Integer, nullable=False, default=0, server_default="0"),  # proofs that failed
     UniqueConstraint("artifact_id", "peer"),
     Index("deliveries_due", "peer", "state", "next_attempt_at"),
     Index("deliveries_state", "state"),
@@ -202,4 +211,41 @@ timeline = Table(
     Column("reason", Text, nullable=False),
     Column("details", JSON, nullable=False),
     Index("timeline_series", "series_instance_uid"),
+)
+
+# Who does what only one may do; a higher token fences off whoever held a lower one.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),  # empty: released
+    Column("token", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),  # counts up while the holder lives
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("peer", String, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("probe_at", Instant),
+    Column("reason", Text, nullable=False),
+)
+
+# Storage commitment: what was asked of whom under which transaction (PS3.4 J.3).
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", String, primary_key=True),
+    Column("peer", String, nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("answered_at", Instant),
+)
+commitment_items = Table(
+    "commitment_items",
+    metadata,
+    Column("transaction_uid", String, ForeignKey("commitments.transaction_uid"), primary_key=True),
+    Column("delivery_id", _Id, ForeignKey("deliveries.id"), primary_key=True),
 )

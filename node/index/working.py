@@ -22,6 +22,7 @@ class Submission:
     submitted_at: datetime | None  # when the broker last took it
     submissions: int  # how often it took it since the job became QUEUED
     heartbeat: int  # ns; mtime of the last heartbeat seen, 0 for none
+    not_before: datetime | None = None  # the backoff after a failed attempt
 
 
 class Working(Store):
@@ -40,7 +41,7 @@ class Working(Store):
             return [rows.job(row) for row in found]
 
     def unfinished_jobs(self) -> list[Submission]:
-        """The QUEUED and RUNNING jobs, oldest first."""
+        """The QUEUED and RUNNING jobs, STAT before routine, then the oldest first."""
         columns = [column for column in jobs.c if column is not jobs.c.spec]
         query = select(*columns).where(jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING]))
         with self._read() as connection:
@@ -50,9 +51,23 @@ class Working(Store):
                     submitted_at=row.submitted_at,
                     submissions=row.submissions,
                     heartbeat=row.heartbeat,
+                    not_before=row.not_before,
                 )
-                for row in connection.execute(query.order_by(jobs.c.created_at, jobs.c.id))
+                for row in connection.execute(query.order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id))
             ]
+
+    def is_as_seen(self, submission: Submission) -> bool:
+        """Whether a job still waits as it was read: nobody has handed it over or moved it since."""
+        query = select(jobs.c.state, jobs.c.submissions, jobs.c.submitted_at).where(
+            jobs.c.id == submission.job.id
+        )
+        with self._read() as connection:
+            row = connection.execute(query).one()
+            return (row.state, row.submissions, row.submitted_at) == (
+                submission.job.state,
+                submission.submissions,
+                submission.submitted_at,
+            )
 
     def spec_of(self, job_id: str) -> JobSpec:
         """What a job's worker is told."""
@@ -75,13 +90,17 @@ class Working(Store):
                 reason = "no worker has begun it; handed to the broker again"
                 self._note(connection, uid, "job", job.id, JobState.QUEUED, at, reason)
 
-    def retry_job(self, job: Job, at: datetime, reason: str) -> None:
-        """Return a job to QUEUED, to be handed to the broker again; one that ran unseen counts as begun."""
+    def retry_job(self, job: Job, at: datetime, reason: str, *, not_before: datetime | None = None) -> None:
+        """Return a job to QUEUED, to be handed to the broker again at `not_before`.
+
+        One that ran unseen counts as begun.
+        """
         with self._write() as connection:
             if job.state is JobState.QUEUED:
                 self._move(connection, job, JobState.RUNNING, at, "", attempts=job.attempts + 1, begun_at=at)
                 job = replace(job, state=JobState.RUNNING)
-            self._move(connection, job, JobState.QUEUED, at, reason, **UNSUBMITTED)
+            waits = UNSUBMITTED | {"not_before": not_before}
+            self._move(connection, job, JobState.QUEUED, at, reason, **waits)
 
     def renew_lease(self, job_id: str, *, heartbeat: int, until: datetime) -> None:
         """A RUNNING job's worker was seen to live."""
@@ -92,10 +111,12 @@ class Working(Store):
                 .values(heartbeat=heartbeat, lease_until=until)
             )
 
-    def last_begun(self) -> tuple[datetime | None, datetime | None]:
-        """When a job was last seen to begin, and the latest submission among those that began."""
+    def last_begun(self, priority: int) -> tuple[datetime | None, datetime | None]:
+        """When a job of a queue was last seen to begin, and the latest submission among those that began."""
         query = select(func.max(jobs.c.begun_at), func.max(jobs.c.submitted_at)).where(
-            jobs.c.begun_at.is_not(None), jobs.c.begun_at >= jobs.c.submitted_at
+            jobs.c.begun_at.is_not(None),
+            jobs.c.begun_at >= jobs.c.submitted_at,
+            jobs.c.priority == priority,
         )
         with self._read() as connection:
             begun, submitted = connection.execute(query).one()
@@ -154,6 +175,7 @@ class Working(Store):
             select(artifacts.c.id).where(artifacts.c.job_id == job.id).order_by(artifacts.c.id)
         ).scalars()
         first = {"job_id": job.id, "state": "PENDING", "attempts": 0, "next_attempt_at": at, "created_at": at}
+        first["priority"] = job.priority
         pending = [first | {"artifact_id": id, "peer": peer} for id in ids for peer in peers]
         self._insert_new(connection, deliveries, pending)
         uid = self._series_uid(connection, job)
@@ -172,5 +194,6 @@ class Working(Store):
         with self._write() as connection:
             failed = [rows.job(row) for row in connection.execute(query)]
             for job in failed:
-                self._move(connection, job, JobState.QUEUED, at, reason, attempts=0, **UNSUBMITTED)
+                waits = UNSUBMITTED | {"not_before": None}
+                self._move(connection, job, JobState.QUEUED, at, reason, attempts=0, **waits)
             return failed

@@ -8,14 +8,24 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from node.config import host_port
+from node.config import Peer, host_port
 from node.config_file import SettingsFile
 from node.dimse import negotiation
 from node.dimse.negotiation import Titles
-from node.dimse.status import LOW_DISK, STOPPING, TOO_MANY_ASSOCIATIONS, Rejection
+from node.dimse.status import (
+    LOW_DISK,
+    QUOTA,
+    STOPPING,
+    TOO_MANY_ASSOCIATIONS,
+    TOO_MANY_OF_PEER,
+    Rejection,
+)
 from node.dimse.upper_layer import Association, Terms
+from node.entities import Instance
 from node.index import Index
+from node.receive.commitment import CommitmentReports
 from node.receive.indexing import Indexing, sweep
+from node.receive.quota import Quotas
 from node.receive.storage import InstanceStorage, Space
 from node.spool import Inbox, Spool
 
@@ -53,6 +63,8 @@ class Server:
         self._clock = clock
         self._spool = Spool(settings.node.data)
         self._space = Space(self._spool)
+        self._quotas = Quotas(index)
+        self._reports = CommitmentReports(index, lambda: file.settings, clock)
         self._inbox = Inbox(self._spool)
         self._lock = threading.Lock()
         self._running: dict[str, Association] = {}
@@ -119,6 +131,7 @@ class Server:
             max_pdu=receive.max_pdu,
             acse_seconds=receive.acse_timeout_seconds,
             idle_seconds=receive.idle_timeout_seconds,
+            message_seconds=receive.dimse_timeout_seconds,
         )
         association = Association(connection, id, host, terms, self._opened)
         # A daemon, so that a thread that hangs cannot keep the process; what it holds is not acknowledged.
@@ -134,20 +147,48 @@ class Server:
             return why
         if self._stopping:
             return STOPPING
+        peer = self._peer(titles.calling_ae)
+        # A report of storage commitment is what lets retention make room.
+        if (peer is None or peer.prove != "commitment") and (why := self._full(peer)):
+            return why
+        return self._admit(id, peer, titles.calling_ae)
+
+    def _full(self, peer: Peer | None) -> Rejection | None:
         if self._is_low():
             return LOW_DISK
+        return QUOTA if self._quotas.is_used_up(peer) else None
+
+    def _admit(self, id: str, peer: Peer | None, calling_ae: str) -> Rejection | None:
         with self._lock:
-            if len(self._admitted) >= settings.receive.max_associations:
+            if len(self._admitted) >= self._file.settings.receive.max_associations:
                 return TOO_MANY_ASSOCIATIONS
+            if not self._quotas.enter(peer, calling_ae):
+                return TOO_MANY_OF_PEER
             self._admitted.add(id)
         return None
+
+    def _peer(self, ae_title: str) -> Peer | None:
+        return next((peer for peer in self._file.settings.peers if peer.ae_title == ae_title), None)
 
     def _is_low(self) -> bool:
         return self._space.below(self._file.settings.receive.min_free)
 
+    def _no_room(self, calling_ae: str) -> str:
+        if self._is_low():
+            return "less free space than receive.min_free"
+        return "the peer's quota is used up" if self._quotas.is_used_up(self._peer(calling_ae)) else ""
+
     def _opened(self, association: Association) -> InstanceStorage:
         self._indexing.opened(association)
-        return InstanceStorage(association, self._inbox, self._is_low, self._indexing.add, self._clock)
+        calling_ae = association.titles.calling_ae
+
+        def add(instance: Instance) -> None:
+            self._indexing.add(instance)
+            self._quotas.received(calling_ae, instance.size)
+
+        return InstanceStorage(
+            association, self._inbox, lambda: self._no_room(calling_ae), add, self._clock, self._reports
+        )
 
     def _serve(self, association: Association) -> None:
         try:
@@ -156,6 +197,8 @@ class Server:
             with self._lock:
                 admitted = association.id in self._admitted
                 self._admitted.discard(association.id)
+                if admitted:
+                    self._quotas.leave(association.titles.calling_ae)
             if admitted:
                 self._indexing.closed(association)
             self._running.pop(association.id, None)

@@ -13,6 +13,7 @@ from node.dimse.upper_layer import Association
 from node.entities import Instance
 from node.errors import InstanceRefused
 from node.header import HeaderError
+from node.receive.commitment import ArrivingReport, CommitmentReports
 from node.spool import Inbox, Incoming, Origin, Spool
 
 log = logging.getLogger("aenode.receive")
@@ -44,16 +45,22 @@ class InstanceStorage:
         self,
         association: Association,
         inbox: Inbox,
-        is_low: Callable[[], bool],
+        no_room: Callable[[], str],
         add: Callable[[Instance], None],
         clock: Callable[[], datetime],
+        reports: CommitmentReports,
     ) -> None:
         self.association = association
         self.add = add
         self.clock = clock
         self._inbox = inbox
-        self._is_low = is_low
+        self._no_room = no_room
+        self._reports = reports
         self._own_results = 0
+
+    def begin_report(self, request: Command, context: Context) -> ArrivingReport:
+        """Take a report of storage commitment."""
+        return self._reports.begin(self.association.titles.calling_ae, context)
 
     def report(self, instance: Instance) -> None:
         """Say in the log what is odd about an instance that was kept."""
@@ -69,8 +76,8 @@ class InstanceStorage:
         """Begin a file for the data set. Raises InstanceRefused."""
         if not request.sop_instance_uid:
             raise InstanceRefused(Status.CANNOT_UNDERSTAND, "no Affected SOP Instance UID")
-        if self._is_low():
-            raise InstanceRefused(Status.OUT_OF_RESOURCES, "less free space than receive.min_free")
+        if why := self._no_room():
+            raise InstanceRefused(Status.OUT_OF_RESOURCES, why)
         titles = self.association.titles
         origin = Origin(
             sop_class_uid=request.sop_class_uid,

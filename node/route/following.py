@@ -3,6 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
+from node.backoff import delay
 from node.config import Settings
 from node.entities import Job
 from node.index import Index, Submission
@@ -57,7 +58,7 @@ class Following:
         if job.attempts >= settings.workers.attempts:
             self._fail(job, f"{silence} (tried {job.attempts} times)", settings, now)
         else:
-            self._index.retry_job(job, now, silence)
+            self._index.retry_job(job, now, silence, not_before=_again_at(job, job.attempts, settings, now))
 
     def _collect(self, job: Job, manifest: Manifest, settings: Settings, now: datetime) -> None:
         details: dict[str, str | int | float] = {
@@ -79,7 +80,8 @@ class Following:
         attempts = job.attempts + (job.state is JobState.QUEUED)
         if manifest.retryable and attempts < settings.workers.attempts:
             set_aside(settings.node.data, job.id)
-            self._index.retry_job(job, now, manifest.reason)
+            again = _again_at(job, attempts, settings, now)
+            self._index.retry_job(job, now, manifest.reason, not_before=again)
             return
         tried = f" (tried {attempts} times)" if manifest.retryable else ""
         self._fail(job, manifest.reason + tried, settings, now, details)
@@ -97,3 +99,9 @@ class Following:
         set_aside(settings.node.data, job.id)
         self._index.finish_job(job, JobState.FAILED, now, reason, details=details)
         log.warning("job %s failed: %s", job.id, reason)
+
+
+def _again_at(job: Job, attempts: int, settings: Settings, now: datetime) -> datetime:
+    workers = settings.workers
+    wait = delay(attempts, first=workers.retry_seconds, limit=workers.retry_max_seconds, seed=job.id)
+    return now + timedelta(seconds=wait)

@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from node.config import Pipeline, Settings
+from node.config import Pipeline, Rule, Settings
 from node.entities import Instance, SeriesRevision
-from node.index import NewJob
-from node.job import JobSpec, PipelineSpec, SourceInstance
+from node.index import EarlierJob, NewJob
+from node.job import JobSpec, PipelineSpec, Priority, SourceInstance
 from node.route.rules import Decision
 
 
@@ -22,27 +22,68 @@ def job_id(series_uid: str, instances: Sequence[Instance], pipeline: PipelineSpe
 def plan(
     revision: SeriesRevision,
     instances: Sequence[Instance],
-    decisions: Sequence[Decision],
+    rules: Sequence[Rule],
     settings: Settings,
     now: datetime,
+    *,
+    urgent: bool = False,
+    earlier: Sequence[EarlierJob] = (),
 ) -> list[NewJob]:
     """One job for each pipeline that a matching rule names.
 
     Where several rules name one pipeline, it runs once and its results go to the peers of all.
+    `urgent` is what the sender or the images ask for; a rule's own word goes before it. A job names
+    the results of the same pipeline on `earlier` revisions as superseded.
     """
     jobs: dict[str, NewJob] = {}
-    for rule in (decision.rule for decision in decisions if decision.matched):
+    for rule in rules:
+        stat = rule.priority == "stat" or (rule.priority is None and urgent)
         for name in rule.pipelines:
             pipeline = settings.pipeline(name)
             assert pipeline is not None, f"the settings were checked, yet have no pipeline {name!r}"
             spec = _spec(revision, instances, pipeline, settings, now)
-            earlier = jobs.get(spec.job_id)
-            rules = [earlier.rule, rule.name] if earlier else [rule.name]
-            send_to = (*earlier.send_to, *rule.send_to) if earlier else rule.send_to
+            older = [one for one in earlier if one.job.pipeline == name and one.job.id != spec.job_id]
+            made = jobs.get(spec.job_id)
+            stat = stat or (made is not None and made.spec.priority is Priority.STAT)
+            names = [made.rule, rule.name] if made else [rule.name]
+            send_to = (*made.send_to, *rule.send_to) if made else rule.send_to
+            retires = tuple(one.job.id for one in older if one.result_series)
             jobs[spec.job_id] = NewJob(
-                spec=spec, rule=", ".join(rules), send_to=tuple(dict.fromkeys(send_to))
+                spec=spec.model_copy(
+                    update={
+                        "priority": Priority.STAT if stat else Priority.ROUTINE,
+                        "supersedes": tuple(uid for one in older for uid in one.result_series),
+                    }
+                ),
+                rule=", ".join(names),
+                send_to=tuple(dict.fromkeys(send_to)),
+                retires=retires if rule.retire_superseded else made.retires if made else (),
             )
     return list(jobs.values())
+
+
+def late_rules(
+    matched: Sequence[Rule], earlier: Sequence[EarlierJob]
+) -> tuple[list[Rule], list[Rule], list[Rule]]:
+    """Matching rules by what they want of a revision: to run, to be ignored, to be told of.
+
+    Late is a revision only for the rules that an earlier revision already met.
+    """
+    met = {name for one in earlier for name in one.job.rule.split(", ")}
+    wanted: dict[str, list[Rule]] = {"reprocess": [], "ignore": [], "alert": []}
+    for rule in matched:
+        wanted[rule.late if rule.name in met else "reprocess"].append(rule)
+    return wanted["reprocess"], wanted["ignore"], wanted["alert"]
+
+
+def late_reason(ignored: Sequence[Rule], told: Sequence[Rule]) -> str:
+    """What the timeline says of late instances that no rule wants processed."""
+    parts = []
+    if ignored:
+        parts.append(f"late instances are ignored by rule {', '.join(rule.name for rule in ignored)}")
+    if told:
+        parts.append(f"ALERT: late instances, not processed, by rule {', '.join(rule.name for rule in told)}")
+    return "; ".join(parts)
 
 
 def reason_of(decisions: Sequence[Decision]) -> str:

@@ -14,13 +14,13 @@ from node.config_file import SettingsFile
 from node.entities import SeriesRevision
 from node.errors import BrokerUnavailable, IllegalTransition, SeriesRefused
 from node.index import Index, Submission
-from node.job import JobSpec
+from node.job import JobSpec, Priority
 from node.log import escape
 from node.route import rules
 from node.route.completion import Evidence, Step, judge
 from node.route.following import Following
 from node.route.headers import read_headers
-from node.route.planning import plan, reason_of
+from node.route.planning import late_reason, late_rules, plan, reason_of
 from node.route.source import CountInstances, Source
 from node.states import JobState, SeriesState
 
@@ -121,11 +121,13 @@ class Router:
             self._index.move(revision, SeriesState.IGNORED, now, OWN_RESULT)
             return
         instances = self._index.instances_of(revision.id)
-        wanted = {"AccessionNumber"} | rules.keywords(settings.rules)
+        wanted = {"AccessionNumber", rules.PRIORITY} | rules.keywords(settings.rules)
         try:
             headers = read_headers(settings.node.data, instances, wanted)
         except SeriesRefused as error:
-            self._index.move(revision, SeriesState.QUARANTINED, self._clock(), str(error))
+            purged = self._index.purged_of(revision.series_instance_uid)
+            why = f"; {purged} were removed after their retention: send the series again" if purged else ""
+            self._index.move(revision, SeriesState.QUARANTINED, self._clock(), f"{error}{why}")
             log.warning("series %s is quarantined: %s", revision.series_instance_uid, error)
             return
         decisions = rules.decide(
@@ -134,8 +136,22 @@ class Router:
         with rules.unjudged():
             numbers = (value for ds in headers for value in rules.values_of(ds, "AccessionNumber").values)
             accession = escape(next(numbers, "")[:_LONGEST_SH])
+            urgent = any(rules.is_urgent(ds) for ds in headers)
+        sender = next((p for p in settings.peers if p.ae_title == revision.calling_ae), None)
         at, reason = self._clock(), reason_of(decisions)
-        jobs = plan(revision, instances, decisions, settings, at)
+        earlier = self._index.earlier_jobs(revision) if revision.revision > 1 else []
+        matched = [decision.rule for decision in decisions if decision.matched]
+        to_run, ignored, told = late_rules(matched, earlier)
+        if ignored or told:
+            reason = f"{reason}; {late_reason(ignored, told)}"
+        if told:
+            log.error(
+                "ALERT: late instances of series %s, revision %d, are not processed",
+                revision.series_instance_uid,
+                revision.revision,
+            )
+        urgent = urgent or (sender is not None and sender.priority == "stat")
+        jobs = plan(revision, instances, to_run, settings, at, urgent=urgent, earlier=earlier)
         if jobs:
             self._index.create_jobs(revision, jobs, at, reason, accession_number=accession)
         else:
@@ -148,15 +164,17 @@ class Router:
             return []
         unfinished = self._index.unfinished_jobs()
         queued = [s for s in unfinished if s.job.state is JobState.QUEUED]
-        due = [s for s in queued if s.submitted_at is None]
+        due = [s for s in queued if s.submitted_at is None and (s.not_before is None or s.not_before <= now)]
         stale = [s for s in queued if s.submitted_at is not None and now - s.submitted_at >= _LOST_AFTER]
         if not stale:
             return due
-        begun, overtaken_at = self._index.last_begun()
+        last = {priority: self._index.last_begun(priority) for priority in Priority}
+        begun = max((at for at, _ in last.values() if at is not None), default=None)
         idle = len(queued) == len(unfinished) and (begun is None or now - begun >= _LOST_AFTER)
         for submission in stale:
             assert submission.submitted_at is not None
-            # The queue is first in, first out: a later job that began means that this one is not in it.
+            # A queue is first in, first out: a later job of it that began means that this one is not in it.
+            _, overtaken_at = last[Priority(submission.job.priority)]
             overtaken = overtaken_at is not None and overtaken_at > submission.submitted_at
             patience = min(_LOST_AFTER * 2 ** min(submission.submissions - 1, 16), _LOST_AT_MOST)
             if overtaken or (idle and now - submission.submitted_at >= patience):
@@ -167,6 +185,16 @@ class Router:
         """Hand a job to the broker. While that is down, jobs wait and one is tried now and then."""
         if self._offer_after is not None and now < self._offer_after:
             return
+        turn = self._index.take_turn(f"offer {submission.job.id}")
+        if turn is None:
+            return  # another router is at it
+        try:
+            if self._index.is_as_seen(submission):
+                self._hand_over(submission, now)
+        finally:
+            turn.release()
+
+    def _hand_over(self, submission: Submission, now: datetime) -> None:
         try:
             self._submit(self._index.spec_of(submission.job.id))
         except BrokerUnavailable as error:

@@ -36,6 +36,7 @@ from pydicom.multival import MultiValue
 from node.config import RULE_WORDS, Condition, Rule
 from node.log import escape
 
+PRIORITY = "RequestedProcedurePriority"  # (0040,1003): STAT, HIGH, ROUTINE, MEDIUM, LOW
 _LONGEST_TEXT = 1024
 _REGEX_SECONDS = 0.1
 _SHOWN = 5  # distinct values that an explanation lists
@@ -172,6 +173,11 @@ def _text(value: object) -> str:
         return ""
     text = value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
     return text.strip(" \0")[:_LONGEST_TEXT]
+
+
+def is_urgent(ds: Dataset) -> bool:
+    """Whether an image says STAT or HIGH in RequestedProcedurePriority; to be called `unjudged`."""
+    return bool({value.upper() for value in values_of(ds, PRIORITY).values} & {"STAT", "HIGH"})
 
 
 def _is_localizer(ds: Dataset) -> bool:

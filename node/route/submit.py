@@ -5,7 +5,7 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from node.errors import BrokerUnavailable
-from node.job import QUEUE, TASK, JobSpec
+from node.job import TASK, JobSpec
 
 _TIMEOUT_SECONDS = 3.0  # for connecting, and for each answer of the broker
 
@@ -35,7 +35,7 @@ class Submitter:
                 self._app.send_task(
                     TASK,
                     args=[spec.to_json()],
-                    queue=QUEUE,
+                    queue=spec.priority.queue,
                     connection=connection,
                     ignore_result=True,
                     retry=True,

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.deliver.backoff import delay
+from node.backoff import delay
 
 
 @given(attempt=st.integers(1, 100_000), first=st.floats(0.1, 60), limit=st.floats(60, 86_400), seed=st.text())

@@ -34,9 +34,10 @@ def test_order_of_preference() -> None:
 
 
 def test_negotiated_is_listed() -> None:
-    """The contexts that are negotiated are those tables, and verification."""
+    """The contexts that are negotiated are those tables, verification and reports of commitment."""
     offered = {context.abstract_syntax: context.transfer_syntax for context in contexts.acceptable()}
     assert offered.pop(contexts.VERIFICATION) == list(contexts.VERIFICATION_SYNTAXES)
+    assert offered.pop(contexts.STORAGE_COMMITMENT) == list(contexts.VERIFICATION_SYNTAXES)
     assert set(offered) == {sop_class.uid for sop_class in STORAGE_CLASSES}
     assert all(found == [syntax.uid for syntax in STORAGE_SYNTAXES] for found in offered.values())
 

@@ -55,6 +55,8 @@ def test_a_silent_worker_loses_its_job(bench: Bench) -> None:
     assert seen(bench.job()) == (JobState.RUNNING, 1)
     bench.step(100)
     assert seen(bench.job()) == (JobState.QUEUED, 1)
+    assert len(bench.submitted) == 1, "it waits out its backoff first"
+    bench.step(106)
     assert [spec.job_id for spec in bench.submitted] == [job_id] * 2
     # The heartbeat that the dead worker left is no sign of life.
     bench.step(130)
@@ -117,6 +119,8 @@ def test_a_failure_that_may_pass_is_tried_again(bench: Bench) -> None:
     bench.fail(job_id, "The device is busy.", retryable=True)
     bench.step(40)
     assert seen(bench.job()) == (JobState.QUEUED, 1)
+    assert len(bench.submitted) == 1, "it waits out its backoff first"
+    bench.step(46)
     assert len(bench.submitted) == 2
     bench.beat(job_id, 9)
     bench.step(50)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -130,6 +131,30 @@ def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
     assert ScriptDirectory.from_config(scripts()).get_current_head() == HEAD
+
+
+def test_an_index_of_the_first_version_is_upgraded_with_what_it_holds(tmp_path: Path) -> None:
+    """Rows of 0001 are there after the upgrade, with the defaults of the new columns."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'index.sqlite'}")
+    config = scripts()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in (
+            "INSERT INTO series VALUES (1, '1.2', '1', 1, 'ROUTED', 'CT1', 'AENODE', 1, 1, 1, 0, '', '')",
+            "INSERT INTO jobs VALUES ('j', 1, 'p', 'r', '[\"archive\"]', 'DONE', 1, NULL, 1, '', '{}', 1, 1, 1, 0)",
+            "INSERT INTO artifacts VALUES (1, 'j', '1.3', '1.4', '1.5', '1.6', 'derived', 'results/j/0.dcm')",
+            "INSERT INTO deliveries VALUES (1, 1, 'j', 'archive', 'SENT', 1, 1, 0, '', 1, 1)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    index = index_in(tmp_path)
+    (delivery,) = index.due_proofs("archive", after(0), 10)
+    assert (delivery.proofs, delivery.losses, delivery.state) == (0, 0, "SENT")
+    job = index.job("j")
+    assert job is not None
+    assert job.priority == 1
+    index.close()
 
 
 def test_the_tables_have_a_postgresql_form() -> None:

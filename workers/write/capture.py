@@ -35,6 +35,7 @@ from workers.write.provenance import (
     Provenance,
     code,
     contributing_equipment,
+    put_superseded,
     result_uid,
     sources_key,
 )
@@ -177,6 +178,7 @@ def _header(source: Dataset, provenance: Provenance, now: datetime, words: str) 
         *ds.get("ContributingEquipmentSequence", []),
         contributing_equipment(provenance, local_now, "Anomaly map"),
     ]
+    put_superseded(ds, provenance)
     # General Image, SC Image
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime

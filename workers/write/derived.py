@@ -35,6 +35,7 @@ from workers.write.provenance import (
     Provenance,
     code,
     contributing_equipment,
+    put_superseded,
     result_uid,
     sources_key,
 )
@@ -157,6 +158,7 @@ def _header(
         *ds.get("ContributingEquipmentSequence", []),
         contributing_equipment(provenance, local_now, "Denoised"),
     ]
+    put_superseded(ds, provenance)
     # General Image
     ds.ImageType = _image_type(source)
     ds.DerivationDescription = _derivation(source, provenance, denoised, sigma)

@@ -30,6 +30,7 @@ class Provenance:
     limit_sigma: float
     false_positive_rate: float | None = None  # share of normal pixels above an anomaly model's threshold
     marks: str = "unlike"  # how a marked region differs from normal: "brighter", "darker"
+    supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions of the source
     program: str = f"{CONTRIBUTING_MANUFACTURER} {installed_version(CONTRIBUTING_MANUFACTURER)}"
 
     @property
@@ -86,3 +87,18 @@ def contributing_equipment(provenance: Provenance, local_now: datetime, what: st
     item.ContributionDescription = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     return item
+
+
+def put_superseded(ds: Dataset, provenance: Provenance) -> None:
+    """Name the series that this result supersedes (Related Series Sequence, PS3.3 C.7.3.1)."""
+    items = list(ds.get("RelatedSeriesSequence", []))
+    for series_uid in provenance.supersedes:
+        item = Dataset()
+        item.StudyInstanceUID = ds.StudyInstanceUID
+        item.SeriesInstanceUID = series_uid
+        item.PurposeOfReferenceCodeSequence = [
+            code("supersedes", "99AENODE", "Supersedes the related series")
+        ]
+        items.append(item)
+    if provenance.supersedes:
+        ds.RelatedSeriesSequence = items

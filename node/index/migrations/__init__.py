@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from node.errors import AenodeError
 
-HEAD = "0001"  # the newest file of versions/
+HEAD = "0002"  # the newest file of versions/
 
 
 def version(connection: Connection) -> str | None:
