@@ -19,6 +19,7 @@ from workers.write.header import (
 )
 from workers.write.iod import iod_of, module_keywords
 from workers.write.provenance import Provenance, contributing_equipment
+from workers.write.repair import IDENTITY
 
 # SeriesNumber of a result: the source's × 100 + this.
 OFFSETS = {
@@ -54,6 +55,8 @@ def dress(
     """
     kept, faulty = taken_over(source, module_keywords(*_MODULES) | _SERIES_KEPT)
     iod = iod_of(str(ds.SOPClassUID))
+    for keyword in IDENTITY:
+        ds.pop(keyword, None)
     for element in kept:
         if iod is None or element.keyword in iod.keywords | {"ContributingEquipmentSequence"}:
             ds[element.tag] = element

@@ -10,6 +10,7 @@ from pydicom import Dataset
 
 from workers.read import Volume
 from workers.write.header import fill_type_2, taken_over
+from workers.write.repair import IDENTITY
 
 
 def evidence_of(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
@@ -22,7 +23,9 @@ def evidence_of(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
 def _copy(source: Dataset) -> Dataset:
     ds, _ = taken_over(source)
     fill_type_2(ds)
-    for keyword in ("StudyID", "AccessionNumber", "PatientID", "PatientName", "SeriesNumber"):
-        if keyword not in ds:
-            setattr(ds, keyword, None)
+    # Put on afterwards, by dressing.py: highdicom refuses unlawful values, and quotes names in warnings.
+    for keyword in IDENTITY - {"StudyInstanceUID"}:
+        setattr(ds, keyword, None)
+    if "SeriesNumber" not in ds:
+        ds.SeriesNumber = None
     return ds

@@ -95,3 +95,12 @@ def module_keywords(*modules: str) -> frozenset[str]:
 def unpaired_body_parts() -> frozenset[str]:
     """The values of BodyPartExamined that name an unpaired structure (PS3.16 annex L)."""
     return frozenset(part for part, (_, paired) in get_anatomic_region_map().items() if not paired)
+
+
+@cache
+def anatomic_region(body_part: str) -> tuple[str, str, str] | None:
+    """Code value, scheme and meaning of an unpaired BodyPartExamined (PS3.16 annex L), or None."""
+    code, paired = get_anatomic_region_map().get(body_part, (None, True))
+    if code is None or paired:
+        return None
+    return str(code.value), str(code.scheme_designator), str(code.meaning)

@@ -20,8 +20,9 @@ from workers.write.dressing import dress
 from workers.write.evidence import evidence_of
 from workers.write.findings import Marked
 from workers.write.header import local_time
+from workers.write.iod import anatomic_region
 from workers.write.part10 import save
-from workers.write.provenance import NOT_FOR_DIAGNOSIS
+from workers.write.provenance import NOT_FOR_DIAGNOSIS, code
 
 
 def write_parametric(found: Marked, folder: Path, now: datetime) -> list[ProducedArtifact]:
@@ -66,8 +67,19 @@ def write_parametric(found: Marked, folder: Path, now: datetime) -> list[Produce
     in_ascending_order(ds)
     source = volume.headers[len(volume.headers) // 2]
     dress(ds, "parametric", source, found.provenance, now, "score")
+    put_anatomy(ds, str(source.get("BodyPartExamined") or ""))
     ds.TimezoneOffsetFromUTC = local_time(source, now).strftime("%z")
     return [save(ds, folder, Path("parametric/0001.dcm"), "parametric")]
+
+
+def put_anatomy(ds: Dataset, body_part: str) -> None:
+    """FrameAnatomySequence of an unpaired body part; dcmqi cannot read a map without it."""
+    if (region := anatomic_region(body_part)) is None:
+        return
+    anatomy = Dataset()
+    anatomy.FrameLaterality = "U"
+    anatomy.AnatomicRegionSequence = [code(*region)]
+    ds.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
 
 
 def in_ascending_order(ds: Dataset) -> None:
