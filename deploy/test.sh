@@ -11,6 +11,7 @@ need() { # need FILE PACKAGE…: the packages are installed where the file is ab
 need /usr/bin/storescu dcmtk
 need /usr/sbin/Orthanc orthanc
 need /usr/share/orthanc/plugins/libOrthancDicomWeb.so orthanc-dicomweb
+need /usr/bin/DicomSRValidator pixelmed-apps default-jre-headless
 need /usr/bin/redis-server redis-server
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose

@@ -13,7 +13,7 @@ import regex
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydicom.datadict import tag_for_keyword
 
-from node.job import Output
+from node.job import DEFAULT_OUTPUTS, Output
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 RULE_WORDS = frozenset({"calling_ae", "called_ae", "instances"})
@@ -201,7 +201,7 @@ class Pipeline(_Section):
 
     name: Name
     model: str = Field(min_length=1)
-    outputs: tuple[Output, ...] = Field(min_length=1)
+    outputs: tuple[Output, ...] = Field(DEFAULT_OUTPUTS, min_length=1)
     strength: float = Field(0.5, ge=0, le=1)
     limit_sigma: float = Field(3, gt=0, le=10)
 

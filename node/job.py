@@ -17,7 +17,9 @@ MANIFEST = "manifest.json"
 HEARTBEAT = "heartbeat"  # in the .partial folder of a job; touched every few seconds while it runs
 HARD_LIMIT_GRACE_SECONDS = 30  # from the soft time limit, answered with a reason, to the kill
 
-Output = Literal["derived", "capture"]
+Output = Literal["derived", "capture", "segmentation", "report", "parametric", "presentation", "keys"]
+# What a pipeline puts out unless it says otherwise; a model gives those of them that its kind can give.
+DEFAULT_OUTPUTS: tuple[Output, ...] = ("derived", "capture", "segmentation", "report")
 
 
 class Priority(IntEnum):

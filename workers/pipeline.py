@@ -20,17 +20,21 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from models import anomaly, denoiser, weights
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
-from node.job import JobSpec, Manifest, ProducedArtifact
+from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
 from workers.read import Volume, read_series
 from workers.results import Claim, claimed, finished
 from workers.write import gate
-from workers.write.capture import write_captures
+from workers.write.bundle import write_bundle
 from workers.write.derived import write_derived
 from workers.write.provenance import Provenance
 
 log = logging.getLogger("aenode.work")
 
-OUTPUT_OF = {"denoiser": "derived", "anomaly": "capture"}
+# What a model can give, by its kind.
+OUTPUTS_OF: dict[str, tuple[Output, ...]] = {
+    "denoiser": ("derived",),
+    "anomaly": ("capture", "segmentation", "report", "parametric", "presentation", "keys"),
+}
 
 
 @dataclass(slots=True)
@@ -140,7 +144,7 @@ def _produce(
     with attempt.timed("load"):
         model = load_model(spec.pipeline.model, device)
         attempt.model, attempt.weights_sha256 = f"{model.name} {model.version}", model.weights_sha256
-        _require_outputs(spec, model)
+        outputs = _outputs(spec, model)
     with attempt.timed("read"):
         volume = read_series([data / _inside(instance.path) for instance in spec.instances])
         attempt.notes += volume.notes
@@ -173,7 +177,7 @@ def _produce(
                 slice_mm=volume.spacing[0],
             )
         with attempt.timed("write"):
-            artifacts = write_captures(volume, scores, provenance, folder, now, attempt.notes)
+            artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
         with attempt.timed("gate"):
             gate.check(folder, artifacts, volume)
     return artifacts
@@ -197,13 +201,18 @@ def _inside(path: str) -> PurePosixPath:
     return relative
 
 
-def _require_outputs(spec: JobSpec, model: LoadedModel) -> None:
-    possible = OUTPUT_OF[model.kind]
-    if set(spec.pipeline.outputs) != {possible}:
-        raise ModelRefused(
-            f"pipeline {spec.pipeline.name!r} asks model {model.name!r} for "
-            f"{', '.join(spec.pipeline.outputs)}; a model of kind {model.kind} gives {possible}"
-        )
+def _outputs(spec: JobSpec, model: LoadedModel) -> tuple[Output, ...]:
+    """The outputs asked for that the model's kind gives; of the default ones those that it gives."""
+    possible = OUTPUTS_OF[model.kind]
+    asked = spec.pipeline.outputs
+    given = tuple(output for output in asked if output in possible)
+    if given == asked or (given and asked == DEFAULT_OUTPUTS):
+        return given
+    raise ModelRefused(
+        f"pipeline {spec.pipeline.name!r} asks model {model.name!r} for "
+        f"{', '.join(o for o in asked if o not in possible)}; "
+        f"a model of kind {model.kind} gives {', '.join(possible)}"
+    )
 
 
 def _require_modality(volume: Volume, model: LoadedModel) -> None:

@@ -34,7 +34,7 @@ MISTAKES = {
     "name used twice": (PEER + PEER, 6, "'archive' is used twice"),
     "name with a slash": ('[[peers]]\nname = "../x"\nae_title = "X"\n', 2, "should match pattern"),
     "strength above one": (PIPELINE + "strength = 1.5\n", 5, "less than or equal to 1"),
-    "unknown output": (PIPELINE.replace("derived", "film"), 4, "'derived' or 'capture'"),
+    "unknown output": (PIPELINE.replace("derived", "film"), 4, "'derived', 'capture', 'segmentation'"),
     "no output": (PIPELINE.replace('"derived"', ""), 4, "at least 1 item"),
     "unknown keyword": (PEER + PIPELINE + RULE.replace("Modality", "Modalty"), 11, "'Modalty' is not known"),
     "bound without a number": (PEER + PIPELINE + RULE.replace('"CT"', '"<= thin"'), 11, "needs a number"),

@@ -190,7 +190,9 @@ def test_each_fault_has_its_own_reason(tmp_path: Path, denoiser: Path, anomaly: 
     assert _failure(job(tmp_path, images, denoiser, outputs=("capture",), name="1"), tmp_path) == (
         "pipeline 'pipeline' asks model 'test-denoise' for capture; a model of kind denoiser gives derived"
     )
-    assert "gives capture" in _failure(job(tmp_path, images, anomaly, name="2"), tmp_path)
+    assert "gives capture, segmentation, report" in _failure(
+        job(tmp_path, images, anomaly, name="2"), tmp_path
+    )
     reason = _failure(job(tmp_path, images, denoiser, strength=0.9, name="3"), tmp_path)
     assert "strength is 0.9; this model allows 0 to 0.6" in reason
     mr = made.series(2, modality="MR")

@@ -23,8 +23,9 @@ from tests.workers.results_made import (
 from workers.read import Volume
 from workers.write import gate
 from workers.write.canvas import letters
-from workers.write.capture import MOST_SLICES, choose, regions, write_captures
+from workers.write.capture import MOST_SLICES, choose, write_captures
 from workers.write.derived import write_derived
+from workers.write.findings import regions
 from workers.write.pages import position_text
 
 

@@ -25,4 +25,12 @@ class Volume:
     positions: NDArray[np.float64]  # (Z,) mm along the normal
     neighbours: NDArray[np.int64]  # (Z, 3) indices [below, self, above]; an end or a gap repeats self
     notes: tuple[str, ...]  # what was left out or noticed, for the timeline
-    modality: str  # "CT" or "MR"
+    modality: str  # as the series says: "CT", "MR", "PT", "US", "CR", "DX"
+    frames: NDArray[np.int64] | None = None  # (Z,) frame numbers from 1 in the one multi-frame source
+    whole: Dataset | None = None  # the multi-frame source as it stands; headers are its frames, flattened
+    label: str = ""  # what tells this volume from others of its series, such as "EchoTime 10"
+    flat: bool = False  # True where images have no place in the patient (CR, DX, US): geometry is nominal
+
+    def frame_numbers(self, index: int) -> list[int] | None:
+        """What a reference to slice `index` must add to its SOP instance; None for a single-frame image."""
+        return None if self.frames is None else [int(self.frames[index])]

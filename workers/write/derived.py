@@ -67,6 +67,7 @@ def write_derived(
     left_out: set[str] = set()
     for index, source in enumerate(volume.headers):
         ds, faulty = _header(source, provenance, denoised, float(denoised.sigma[index]), now)
+        put_references(ds, volume, [index])
         left_out.update(faulty)
         ds.SeriesInstanceUID = series_uid
         ds.SOPInstanceUID = result_uid("derived", provenance, settings, key, sources[index])
@@ -163,7 +164,6 @@ def _header(
     ds.ImageType = _image_type(source)
     ds.DerivationDescription = _derivation(source, provenance, denoised, sigma)
     ds.DerivationCodeSequence = [code("113087", "DCM", "Smoothing")]
-    put_references(ds, source)
     ds.BurnedInAnnotation = "YES" if source.get("BurnedInAnnotation") == "YES" else "NO"
     put_lossy_history(ds, source)
     fill_type_2(ds)

@@ -20,16 +20,11 @@ from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.read import Volume
 from workers.write.derived import padding_limits, stored_range
-from workers.write.iod import iod_of, required_of
+from workers.write.iod import faults_in_items, iod_of, required_of
+from workers.write.lint import lint, lint_set, referenced_uids
 from workers.write.repair import IDENTITY, sane_window
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-_STALE = (
-    "SmallestImagePixelValue",
-    "LargestImagePixelValue",
-    "IconImageSequence",
-    "DigitalSignaturesSequence",
-)
 # What must be the source's own in a derived image.
 _SAME_GEOMETRY = (
     "FrameOfReferenceUID",
@@ -60,18 +55,24 @@ def check(
     `denoised` must be given.
     """
     by_uid = {str(header.SOPInstanceUID): index for index, header in enumerate(volume.headers)}
+    known = by_uid.keys() | {a.sop_instance_uid for a in artifacts}
+    frame = str(volume.headers[0].get("FrameOfReferenceUID") or "")
     findings: Counter[str] = Counter()
     seen: set[int] = set()
+    objects = []
     for artifact in artifacts:
         with config.disable_value_validation():  # examine says what is unlawful, and where that is ours
             ds = pydicom.dcmread(folder / artifact.path)
             ds.decode()
-        index = _source_index(ds, by_uid)
+        objects.append(ds)
+        index = _source_index(ds, artifact.role, by_uid)
         if index is None:
             findings["its source image is not of this series"] += 1
             continue
         source = volume.headers[index]
         findings.update(examine(ds, source))
+        own_frame = source.get("FrameOfReferenceUID") if artifact.role == "derived" else frame
+        findings.update(lint(ds, known, str(own_frame or "")))
         if (artifact.sop_instance_uid, artifact.series_instance_uid) != (
             ds.SOPInstanceUID,
             ds.SeriesInstanceUID,
@@ -86,6 +87,7 @@ def check(
                 bound = denoised.strength * denoised.limit_sigma * float(denoised.sigma[index])
                 stored, padding = volume.stored[index], volume.padding[index]
                 findings.update(examine_values(ds, source, stored, padding, bound))
+    findings.update(lint_set(objects, volume.headers[0]))
     if denoised is not None and len(seen) != len(volume.headers):
         findings[f"{len(seen)} of {len(volume.headers)} slices have a derived image"] += 1
     if len({a.sop_instance_uid for a in artifacts}) != len(artifacts):
@@ -96,9 +98,13 @@ def check(
         )
 
 
-def _source_index(ds: Dataset, by_uid: dict[str, int]) -> int | None:
-    indices = [by_uid.get(str(item.ReferencedSOPInstanceUID)) for item in ds.get("SourceImageSequence", [])]
-    return indices[0] if indices and None not in indices else None
+def _source_index(ds: Dataset, role: str, by_uid: dict[str, int]) -> int | None:
+    """The first slice that an object is made from; None where it says so of none of the source."""
+    if role in ("derived", "capture"):
+        named = {str(item.ReferencedSOPInstanceUID) for item in ds.get("SourceImageSequence", [])}
+    else:
+        named = referenced_uids(ds)
+    return min((by_uid[uid] for uid in named if uid in by_uid), default=None)
 
 
 def examine(ds: Dataset, source: Dataset) -> list[str]:
@@ -122,13 +128,13 @@ def _attributes(ds: Dataset) -> list[str]:
             found.append(f"{keyword} is missing (type {kind})")
         elif kind == "1" and ds[keyword].is_empty:
             found.append(f"{keyword} is empty (type 1)")
-    found += [f"{keyword} is a leftover of the source" for keyword in _STALE if keyword in ds]
+    found += faults_in_items(ds)
     if not sane_window(ds):
         found.append("the window is not sane")
     makers = [item.get("Manufacturer") for item in ds.get("ContributingEquipmentSequence", [])]
     if CONTRIBUTING_MANUFACTURER not in makers:
         found.append("ContributingEquipmentSequence does not name us: the loop guard would not hold")
-    if ds.get("BurnedInAnnotation") not in ("YES", "NO"):
+    if "PixelData" in ds and int(ds.BitsAllocated) > 1 and ds.get("BurnedInAnnotation") not in ("YES", "NO"):
         found.append("BurnedInAnnotation is neither YES nor NO")
     return found
 
@@ -204,16 +210,20 @@ def _identity(ds: Dataset, source: Dataset) -> list[str]:
 
 
 def _pixels(ds: Dataset) -> list[str]:
+    if "Rows" not in ds or "FloatPixelData" in ds:  # documents; a parametric map is lint's
+        return []
     try:
         bits, stored = int(ds.BitsAllocated), int(ds.BitsStored)
-        expected = int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel) * bits // 8
-        expected *= int(ds.get("NumberOfFrames") or 1)
+        expected = int(ds.Rows) * int(ds.Columns) * int(ds.SamplesPerPixel) * bits
+        expected = -(-expected * int(ds.get("NumberOfFrames") or 1) // 8)
         data = bytes(ds.PixelData)
     except (AttributeError, TypeError, ValueError) as error:
         return [f"the pixel description is incomplete: {error}"]
     found = []
     if len(data) != expected + expected % 2:
         found.append(f"PixelData has {len(data)} bytes, Rows × Columns × … give {expected}")
+    elif bits == 1 and stored == 1:  # no other value can be
+        pass
     elif bits in (8, 16, 32) and 0 < stored <= bits and int(ds.HighBit) == stored - 1:
         values = np.frombuffer(data[:expected], f"<{'i' if ds.PixelRepresentation else 'u'}{bits // 8}")
         low, high = stored_range(ds)

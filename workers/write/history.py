@@ -1,16 +1,23 @@
 """Where a result comes from: references to its source, and its lossy past."""
 
+from collections.abc import Sequence
+
 from pydicom import Dataset
 
+from workers.read import Volume
 from workers.write.provenance import code
 
 
-def put_references(ds: Dataset, *sources: Dataset, spatial: str = "YES") -> None:
-    """SourceImageSequence and ReferencedSeriesSequence to the source images (PS3.3 C.7.6.1, C.12.2).
+def put_references(
+    ds: Dataset, volume: Volume, indices: Sequence[int] | None = None, *, spatial: str = "YES"
+) -> None:
+    """SourceImageSequence and ReferencedSeriesSequence to slices of a volume (PS3.3 C.7.6.1, C.12.2).
 
-    `spatial` is SpatialLocationsPreserved: whether a pixel lies where it lay in the source.
+    Without `indices` to all. `spatial` is SpatialLocationsPreserved: whether a pixel lies where it lay
+    in the source. Frames of one multi-frame source make one item with their numbers.
     """
-    images = [_reference(source) for source in sources]
+    chosen = range(len(volume.headers)) if indices is None else indices
+    images = _references(volume, chosen)
     for image in images:
         image.SpatialLocationsPreserved = spatial
         image.PurposeOfReferenceCodeSequence = [
@@ -18,9 +25,19 @@ def put_references(ds: Dataset, *sources: Dataset, spatial: str = "YES") -> None
         ]
     ds.SourceImageSequence = images
     series = Dataset()
-    series.SeriesInstanceUID = sources[0].SeriesInstanceUID
-    series.ReferencedInstanceSequence = [_reference(source) for source in sources]
+    series.SeriesInstanceUID = volume.headers[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = _references(volume, chosen)
     ds.ReferencedSeriesSequence = [series]
+
+
+def _references(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
+    if volume.frames is None:
+        return [_reference(volume.headers[index]) for index in indices]
+    item = _reference(volume.headers[0])
+    if len(indices) < len(volume.headers):
+        numbers = sorted(int(volume.frames[index]) for index in indices)
+        item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
+    return [item]
 
 
 def _reference(source: Dataset) -> Dataset:

@@ -1,5 +1,6 @@
 """What the standard says an object must and may hold: the IOD tables of PS3.3 that highdicom ships."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +14,9 @@ from highdicom._standard_utils import (
 )
 from pydicom import Dataset
 
+# Its table lists the rows of all value types of a recursive tree, so that no row is one of each item.
+_OPEN = frozenset({"sr-document-content"})
+_FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Of type 2 in PET, where PatientPosition may stand for them and then excludes them (PS3.3 C.8.4.6).
 _INSTEAD_OF_POSITION = frozenset({"PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"})
 
@@ -24,6 +28,8 @@ class Iod:
     name: str
     keywords: frozenset[str]  # every attribute of every module
     required: dict[str, str]  # keyword -> "1" or "2" by the mandatory modules, the stricter one
+    # (path of sequences, keyword) of what items of mandatory modules must hold with a value (type 1)
+    nested: tuple[tuple[tuple[str, ...], str], ...] = ()
 
 
 @cache
@@ -34,15 +40,39 @@ def iod_of(sop_class_uid: str) -> Iod | None:
         return None
     keywords: set[str] = set()
     required: dict[str, str] = {}
+    nested: set[tuple[tuple[str, ...], str]] = set()
     for module in get_iod_module_map()[name]:
         for attribute in get_module_attribute_map()[module["key"]]:
-            if attribute["path"]:
-                continue
             keyword, kind = attribute["keyword"], attribute["type"]
+            if attribute["path"]:
+                # A functional group may stand in the shared or the per-frame item, or be optional.
+                group = len(attribute["path"]) == 1 and attribute["path"][0] in _FRAME_GROUPS
+                if module["usage"] == "M" and kind == "1" and not group and module["key"] not in _OPEN:
+                    nested.add((tuple(attribute["path"]), keyword))
+                continue
             keywords.add(keyword)
-            if module["usage"] == "M" and kind in ("1", "2"):
+            if module["usage"] == "M" and kind in ("1", "2") and module["key"] not in _OPEN:
                 required[keyword] = min(kind, required.get(keyword, kind))
-    return Iod(name, frozenset(keywords), required)
+    return Iod(name, frozenset(keywords), required, tuple(sorted(nested)))
+
+
+def faults_in_items(ds: Dataset) -> list[str]:
+    """Attributes of type 1 that are missing or empty within sequences, by the mandatory modules."""
+    iod = iod_of(str(ds.get("SOPClassUID", "")))
+    found = set()
+    for path, keyword in iod.nested if iod else ():
+        for item in _items(ds, path):
+            if keyword not in item or item[keyword].is_empty:
+                found.add(f"{keyword} is missing or empty in {'.'.join(path)} (type 1)")
+    return sorted(found)
+
+
+def _items(ds: Dataset, path: tuple[str, ...]) -> Iterator[Dataset]:
+    if not path:
+        yield ds
+        return
+    for item in ds.get(path[0]) or []:
+        yield from _items(item, path[1:])
 
 
 def required_of(ds: Dataset) -> dict[str, str]:
@@ -50,7 +80,7 @@ def required_of(ds: Dataset) -> dict[str, str]:
     iod = iod_of(str(ds.get("SOPClassUID", "")))
     required = iod.required if iod else {}
     if "PatientPosition" in ds:
-        return {keyword: kind for keyword, kind in required.items() if keyword not in _INSTEAD_OF_POSITION}
+        required = {word: kind for word, kind in required.items() if word not in _INSTEAD_OF_POSITION}
     return required
 
 
@@ -65,3 +95,12 @@ def module_keywords(*modules: str) -> frozenset[str]:
 def unpaired_body_parts() -> frozenset[str]:
     """The values of BodyPartExamined that name an unpaired structure (PS3.16 annex L)."""
     return frozenset(part for part, (_, paired) in get_anatomic_region_map().items() if not paired)
+
+
+@cache
+def anatomic_region(body_part: str) -> tuple[str, str, str] | None:
+    """Code value, scheme and meaning of an unpaired BodyPartExamined (PS3.16 annex L), or None."""
+    code, paired = get_anatomic_region_map().get(body_part, (None, True))
+    if code is None or paired:
+        return None
+    return str(code.value), str(code.scheme_designator), str(code.meaning)

@@ -4,13 +4,11 @@ Every page is 1024 × 1024, with lettering that can still be read at half that s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from models.anomaly import AnomalyScores
 from workers.read import Volume
 from workers.write.canvas import (
     AMBER,
@@ -27,32 +25,21 @@ from workers.write.canvas import (
     window_of,
     windowed,
 )
+from workers.write.findings import SMALLEST_MM2, Marked
 from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance
 
 SIDE = 1024
 LABEL = f"AI · {NOT_FOR_DIAGNOSIS}"
-SMALLEST_MM2 = 10.0  # a smaller region on a slice is not marked
 MARKS = {"unlike": "unlike", "brighter": "brighter than", "darker": "darker than"}
 _SCALE = 3.0  # the colours run from the threshold to three times it, in every series alike
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the pages are drawn from."""
-
-    volume: Volume
-    scores: AnomalyScores
-    marked: NDArray[np.float32]  # (Z, Y, X) the score inside the regions, 0 elsewhere
-    area: NDArray[np.float64]  # (Z,) mm² inside the regions
-    provenance: Provenance
-
-    @property
-    def top(self) -> float:
-        """The score at the upper end of the colours."""
-        return self.scores.threshold * _SCALE
+def top_of(figures: Marked) -> float:
+    """The score at the upper end of the colours."""
+    return figures.scores.threshold * _SCALE
 
 
-def slice_page(figures: Figures, index: int, page: int, pages: int) -> Image.Image:
+def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Image:
     """One slice with its regions, legend, orientation and position."""
     volume, scores = figures.volume, figures.scores
     image, draw = _sheet("AI anomaly map")
@@ -78,7 +65,7 @@ def slice_page(figures: Figures, index: int, page: int, pages: int) -> Image.Ima
     return image
 
 
-def summary_page(figures: Figures, shown: Sequence[int], pages: int) -> Image.Image:
+def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Image:
     """The series at a glance: the verdict, thumbnails, and the score along the series."""
     volume, scores = figures.volume, figures.scores
     image, draw = _sheet("AI anomaly summary")
@@ -108,7 +95,7 @@ def summary_page(figures: Figures, shown: Sequence[int], pages: int) -> Image.Im
     return image
 
 
-def facts(figures: Figures, shown: Sequence[int]) -> tuple[str, ...]:
+def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
     """What the summary says in words."""
     volume, scores = figures.volume, figures.scores
     header = volume.headers[0]
@@ -185,7 +172,7 @@ def _lines(draw: ImageDraw.ImageDraw, y: int, lines: Sequence[str], step: int = 
 
 
 def _slice_picture(
-    figures: Figures, index: int, size: tuple[int, int]
+    figures: Marked, index: int, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, float]]:
     volume = figures.volume
     plane = volume.voxels[index]
@@ -194,12 +181,12 @@ def _slice_picture(
     if volume.headers[index].get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey
     grey[volume.padding[index]] = 0
-    picture = fused(grey, figures.marked[index], figures.scores.threshold, figures.top, size)
+    picture = fused(grey, figures.marked[index], figures.scores.threshold, top_of(figures), size)
     return picture, (centre, width)
 
 
 def _letter_edges(
-    draw: ImageDraw.ImageDraw, figures: Figures, index: int, place: tuple[int, int, int, int]
+    draw: ImageDraw.ImageDraw, figures: Marked, index: int, place: tuple[int, int, int, int]
 ) -> None:
     x, y, width, height = place
     rows, columns = _directions(figures.volume, index)
@@ -213,17 +200,17 @@ def _letter_edges(
 
 
 def _legend(
-    draw: ImageDraw.ImageDraw, image: Image.Image, figures: Figures, place: tuple[int, int, int, int]
+    draw: ImageDraw.ImageDraw, image: Image.Image, figures: Marked, place: tuple[int, int, int, int]
 ) -> None:
     x, y, _, height = place
     for number, line in enumerate((MARKS[figures.provenance.marks], "normal,", "in SD")):
         draw.text((x, y - 84 + number * 24), line, font=font(20), fill=WHITE)
-    colour_bar(draw, image, place, figures.scores.threshold, figures.top)
+    colour_bar(draw, image, place, figures.scores.threshold, top_of(figures))
     for number, line in enumerate(("clear below", "the threshold")):
         draw.text((x - 8, y + height + 20 + number * 24), line, font=font(18), fill=GREY)
 
 
-def _profiles(draw: ImageDraw.ImageDraw, figures: Figures, shown: Sequence[int]) -> None:
+def _profiles(draw: ImageDraw.ImageDraw, figures: Marked, shown: Sequence[int]) -> None:
     """Slice score and marked area along the series; the slices shown stand out."""
     x, width, height = 110, 890, 86
     count = len(figures.area)

@@ -1,0 +1,53 @@
+"""Every object that an anomaly pipeline puts out, written from the same regions."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+
+from models.anomaly import AnomalyScores
+from node.job import Output, ProducedArtifact
+from workers.read import Volume
+from workers.write.capture import captures_of
+from workers.write.findings import MOST_FINDINGS, Marked, marked_of
+from workers.write.keys import write_keys
+from workers.write.parametric import write_parametric
+from workers.write.presentation import write_presentation
+from workers.write.provenance import Provenance
+from workers.write.report import write_report
+from workers.write.segmentation import write_segmentation
+
+Writer = Callable[[Marked, Path, datetime], list[ProducedArtifact]]
+# In the order in which they are sent: what refers comes after what it refers to.
+WRITERS: dict[Output, Writer] = {
+    "segmentation": write_segmentation,
+    "report": write_report,
+    "parametric": write_parametric,
+    "presentation": write_presentation,
+    "keys": write_keys,
+}
+
+
+def write_bundle(
+    outputs: Collection[str],
+    volume: Volume,
+    scores: AnomalyScores,
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+    notes: list[str],
+) -> list[ProducedArtifact]:
+    """Write the `outputs` that were asked for below `folder`; what was left out is said in `notes`."""
+    found = marked_of(volume, scores, provenance)
+    artifacts = captures_of(found, folder, now, notes) if "capture" in outputs else []
+    for role, write in WRITERS.items():
+        if role not in outputs:
+            continue
+        written = write(found, folder, now)
+        if not written:
+            notes.append(f"no {role}: no region is above the threshold")
+        artifacts += written
+    if found.further:
+        notes.append(
+            f"the {MOST_FINDINGS} highest of {MOST_FINDINGS + found.further} regions are described one by one"
+        )
+    return artifacts
