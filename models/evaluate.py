@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.cases import Case
-from models.denoiser import Model, body_mask, denoise
+from models.denoiser import Model, denoise
 from models.evaluate_phantom import evaluate_on_phantom
+from models.intensity import body_mask
 from models.noise import ct_noise, estimate_noise
 
 Figures = dict[str, Any]

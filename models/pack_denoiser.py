@@ -11,9 +11,9 @@ from torch import nn
 
 from models import weights
 from models.cases import Case
-from models.denoiser import HU_UNIT
 from models.evaluate import WINDOW, Figures, evaluate_denoiser
 from models.evaluate_phantom import MITA
+from models.intensity import HU_UNIT
 from models.pack_anomaly import Lineage
 
 STRENGTH, MAX_STRENGTH = 0.5, 0.8
