@@ -57,8 +57,8 @@ def evaluate_denoiser(
 ) -> Figures:
     """All figures of a denoiser's card, as JSON: "people" on cases, "phantom" on made images (CT).
 
-    `tuning` are people the classical `filters` (all by default) are tuned on. Raises ValueError where no slice of the
-    cases is clean enough to be a truth.
+    `tuning` are people the classical `filters` (all by default) are tuned on. Raises ValueError where
+    no slice of the cases is clean enough to be a truth.
     """
     people = evaluate_on_people(
         model, cases, tuning=tuning, filters=filters, seed=seed, progress=progress, shown=shown

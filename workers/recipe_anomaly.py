@@ -7,7 +7,7 @@ from typing import Any
 
 from models import pack_anomaly, train_anomaly, weights
 from models.cases import split
-from models.preparation import Contract
+from models.preparation import Contract, Prepared
 from models.train import SETTINGS, TrainSettings
 from workers.request import (
     MODEL_FOLDER,
@@ -25,9 +25,9 @@ from workers.request import (
 def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
     """Train, calibrate, judge and write an anomaly model; returns its card."""
     data = read(request.data, request.name, request.pixel_mm, request.volume, watch)
-    normals = [case for case in data.cases if case.lesion is None]
+    normals = [case for case in data.cases if case.lesion is None and not case.abnormal]
     if len(normals) < len(data.cases):
-        watch.note(f"{len(data.cases) - len(normals)} cases with a lesion mask are not trained on")
+        watch.note(f"{len(data.cases) - len(normals)} cases with a lesion are not trained on")
     shares = (0.8, 0.2) if request.test else (0.7, 0.15, 0.15)
     try:
         fitted, calibrating, *rest = split(normals, shares, request.seed)
@@ -38,11 +38,13 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
     words = train_anomaly.contract_for(request.name, fitted)
     contract = Contract.of({"input": words})
     pools = []
+    fitted_ready: list[Prepared] = []
     for cases in (fitted, calibrating):
         ready, notes = train_anomaly.prepare_cases(cases, contract)
         for note in notes:
             watch.note(note)
         pools.append(train_anomaly.Pool.of(ready, contract.canvas))
+        fitted_ready = fitted_ready or ready
     settings = _settings(request, pools[0])
     began = time.monotonic()
     result = train_anomaly.train(
@@ -62,6 +64,7 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         version=request.version,
         calibration_cases=calibrating,
         trained_people=len({case.person for case in fitted}),
+        trained_on=fitted_ready,
         lineage=lineage(request, settings, time.monotonic() - began),
     )
     pack_anomaly.judge_and_save(
