@@ -70,7 +70,7 @@ class AnomalyScores:
     score: NDArray[np.float32]  # (Z, Y, X), signed, in SD of normal people; 0 where not evaluated
     evaluated: NDArray[np.bool_]  # (Z, Y, X), the foreground without its rim and without padding
     threshold: float  # a stated share of normal pixels scores above it (model.json, calibration)
-    per_slice: NDArray[np.float32]  # (Z,), the 99.5th percentile of the evaluated pixels
+    per_slice: NDArray[np.float32]  # (Z,), a high percentile of the evaluated pixels
     series_score: float  # the largest of per_slice
     rarer_than: float | None  # share of normal series that score lower; None under 100 of them
     normals: int  # series of normal people in the calibration
@@ -97,7 +97,9 @@ def score(
     signed, level = errors(model.network, prepared, contract, model.device, slice_mm, progress)
     judged = prepared.depth > contract.erode
     scores = np.where(judged, calibration.to_sd(signed, level, prepared.depth), 0).astype(np.float32)
-    per_slice = np.array([slice_score(s[j]) for s, j in zip(scores, judged, strict=True)], np.float32)
+    per_slice = np.array(
+        [slice_score(s[j], contract.quantile) for s, j in zip(scores, judged, strict=True)], np.float32
+    )
     evaluated = (restore(judged.astype(np.float32), prepared, nearest=True) > 0.5) & ~padding
     series_score = float(per_slice.max())
     return AnomalyScores(

@@ -78,8 +78,8 @@ class NormalErrors:
     depth: list[NDArray[np.float32]]
 
 
-def fit(normals: Sequence[NormalErrors], false_positive_rate: float) -> Calibration:
-    """Calibrate on held-out normal series.
+def fit(normals: Sequence[NormalErrors], false_positive_rate: float, quantile: float = 99.5) -> Calibration:
+    """Calibrate on held-out normal series; `quantile` is that of slice_score.
 
     Raises ValueError where there are none, or no judged pixel in them.
     """
@@ -102,16 +102,19 @@ def fit(normals: Sequence[NormalErrors], false_positive_rate: float) -> Calibrat
     draft = Calibration(mean, sd, 0.0, false_positive_rate, np.empty(0, np.float32))
     threshold = float(np.quantile(draft.to_sd(error, level, depth), 1 - false_positive_rate))
     scores = [
-        max(slice_score(draft.to_sd(e, v, d)) for e, v, d in zip(n.error, n.level, n.depth, strict=True))
+        max(
+            slice_score(draft.to_sd(e, v, d), quantile)
+            for e, v, d in zip(n.error, n.level, n.depth, strict=True)
+        )
         for n in normals
         if n.error
     ]
     return Calibration(mean, sd, threshold, false_positive_rate, np.sort(np.asarray(scores, np.float32)))
 
 
-def slice_score(scores: NDArray[np.float32]) -> float:
-    """One number a slice from its judged scores: the 99.5th percentile; 0 where none is judged."""
-    return float(np.percentile(scores, 99.5)) if scores.size else 0.0
+def slice_score(scores: NDArray[np.float32], quantile: float = 99.5) -> float:
+    """One number a slice from its judged scores: a high percentile; 0 where none is judged."""
+    return float(np.percentile(scores, quantile)) if scores.size else 0.0
 
 
 def _regions(level: NDArray[np.float32], depth: NDArray[np.float32]) -> tuple[Any, Any]:

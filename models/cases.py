@@ -20,6 +20,7 @@ class Case:
     spacing: tuple[float, float]  # (y, x), mm
     slice_mm: float | None = None  # distance of neighbouring slices; None for loose slices
     lesion: NDArray[np.bool_] | None = None  # (Z, Y, X), the truth, where it is known
+    abnormal: bool | None = None  # of the whole image, where it is known
     neighbours: NDArray[np.int64] | None = None  # (Z, 3), slices below, itself, above; None for loose slices
 
 

@@ -23,13 +23,11 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
-from models.noise import estimate_noise
+from models.intensity import HU_UNIT, Intensity, intensity_of
 
-HU_UNIT = 1000.0  # the network sees HU / 1000, water at 0
 CORE, HALO = 512, 96  # a tile's own pixels, and what it sees around them: more than the network's reach
 _FACTOR = 8  # sides are multiples of this
 _MEAN_TILE = 32  # pixels: the side of a tile whose mean is kept
-_INPUT_RANGE = (-1024.0, 4000.0)  # HU; beyond lie metal and padding
 _EDGE = (3.0, 6.0)  # σ within 3 × 3 pixels: less is no edge; of more, nothing is taken out
 
 
@@ -68,8 +66,8 @@ class ResidualBlock(nn.Module):
 class BFRAE(nn.Module):
     """Bias-free residual autoencoder on half, a quarter and an eighth of the resolution.
 
-    Input (B, 4, H, W): the slice below, the slice, the slice above and the map of σ, all in HU / 1000;
-    H and W multiples of 8. Output (B, 1, H, W): the slice without noise.
+    Input (B, 4, H, W): the slice below, the slice, the slice above and the map of σ, all in the
+    model's unit (HU / 1000); H and W multiples of 8. Output (B, 1, H, W): the slice without noise.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2) -> None:
@@ -103,8 +101,8 @@ class BFRAE(nn.Module):
 class Denoised:
     """A denoised volume and what was allowed to happen to it."""
 
-    image: NDArray[np.float32]  # (Z, Y, X) HU
-    sigma: NDArray[np.float32]  # (Z,) estimated noise in HU
+    image: NDArray[np.float32]  # (Z, Y, X) modality units
+    sigma: NDArray[np.float32]  # (Z,) estimated noise in modality units
     strength: float
     limit_sigma: float
 
@@ -119,7 +117,7 @@ def denoise(
     limit_sigma: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> Denoised:
-    """Denoise a CT volume (Z, Y, X) in HU; the bounds of this module hold for every pixel.
+    """Denoise a volume (Z, Y, X) in modality units; the bounds of this module hold for every pixel.
 
     `padding` (Z, Y, X) is True where there is no measurement; `neighbours` (Z, 3) are the indices of
     the slice below, itself and the slice above, a gap or an end repeating the slice. `progress` gets
@@ -127,27 +125,37 @@ def denoise(
     a strength or limit above the model's ceiling.
     """
     _check(model, volume, padding, neighbours, strength, limit_sigma)
-    body = body_mask(volume, padding)
-    sigma = estimate_noise(volume, body)
+    values: Intensity = intensity_of(model.card)
+    body = values.body(volume, padding)
+    sigma, unit = values.noise(volume, body), values.unit(volume, body)
     image = volume.copy()
     network = channels_last(model.network)
     for z in range(len(volume)):
         if sigma[z] > 0 and body[z].any():
-            slices = _network_input(volume[neighbours[z]], padding[neighbours[z]])
-            residual = removable(network, slices, float(sigma[z]), model.device)
+            slices = values.network_input(volume[neighbours[z]], padding[neighbours[z]], unit)
+            residual = removable(network, slices, float(sigma[z]), model.device, unit)
             change = bounded_change(residual, body[z], float(sigma[z]), strength, limit_sigma)
-            image[z] = np.where(body[z], volume[z] - change, volume[z])
+            # Nothing below the modality's least value, and what lay there before stays.
+            cleaned = np.maximum(volume[z] - change, np.minimum(volume[z], np.float32(values.least)))
+            image[z] = np.where(body[z], cleaned, volume[z])
         if progress is not None:
             progress(z + 1, len(volume))
     return Denoised(image, sigma, strength, limit_sigma)
 
 
 def run_network(
-    network: nn.Module, slices: NDArray[np.float32], sigma: float, device: str = "cpu"
+    network: nn.Module,
+    slices: NDArray[np.float32],
+    sigma: float,
+    device: str = "cpu",
+    unit: float = HU_UNIT,
 ) -> NDArray[np.float32]:
-    """The network's output (Y, X) in HU for three slices (3, Y, X) in HU; large slices go in tiles."""
+    """The network's output (Y, X) for three slices (3, Y, X) in modality units; large ones go in tiles.
+
+    `unit` is what the network's 1 is.
+    """
     _, height, width = slices.shape
-    stack = np.concatenate((slices, np.full((1, height, width), sigma, np.float32))) / HU_UNIT
+    stack = np.concatenate((slices, np.full((1, height, width), sigma, np.float32))) / np.float32(unit)
     x = torch.from_numpy(stack)[None]
     x = functional.pad(x, (0, -width % _FACTOR, 0, -height % _FACTOR), mode="replicate")
     out = np.empty(x.shape[2:], np.float32)
@@ -159,18 +167,22 @@ def run_network(
             top, left = rows.start - around_rows.start, columns.start - around_columns.start
             bottom, right = top + rows.stop - rows.start, left + columns.stop - columns.start
             out[rows, columns] = y[top:bottom, left:right]
-    return out[:height, :width] * np.float32(HU_UNIT)
+    return out[:height, :width] * np.float32(unit)
 
 
 def removable(
-    network: nn.Module, slices: NDArray[np.float32], sigma: float, device: str = "cpu"
+    network: nn.Module,
+    slices: NDArray[np.float32],
+    sigma: float,
+    device: str = "cpu",
+    unit: float = HU_UNIT,
 ) -> NDArray[np.float32]:
-    """The residual (Y, X) in HU of the middle one of three slices (3, Y, X), none of it at edges.
+    """The residual (Y, X) of the middle one of three slices (3, Y, X) in modality units, none at edges.
 
     An edge of several σ is certain, and what a network takes there is half sharpness: without this,
     half the residual costs 8 % of the MTF50 at 120 HU, with it 2 %. Faint lesions have no such edge.
     """
-    clean = run_network(network, slices, sigma, device)
+    clean = run_network(network, slices, sigma, device, unit)
     steps = ndimage.maximum_filter(clean, 3) - ndimage.minimum_filter(clean, 3)
     none, whole = _EDGE
     share = np.clip((whole - steps / np.float32(sigma)) / (whole - none), 0, 1)
@@ -199,34 +211,6 @@ def bounded_change(
     return np.asarray(change * np.float32(strength), np.float32)
 
 
-def body_mask(volume: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """True (Z, Y, X) in the patient, lungs and bowel gas included; False in outer air and padding.
-
-    Air that reaches the field's edge is inside nevertheless if it is lung that the field cuts off.
-    """
-    return np.stack([_slice_body(image, pad) for image, pad in zip(volume, padding, strict=True)])
-
-
-def _slice_body(image: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    filled = np.where(padding, np.float32(-1000), image)
-    smooth = ndimage.gaussian_filter(filled, 2.0)
-    labels, count = ndimage.label((smooth < -500) | padding)
-    if count == 0:
-        return ~padding
-    beside = ndimage.binary_dilation(padding)
-    edge = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[beside]))
-    outer = np.zeros(count + 1, bool)
-    for label in np.unique(edge[edge > 0]):
-        values = smooth[(labels == label) & ~beside]
-        outer[label] = values.size == 0 or float(np.median(values)) < -930
-    body = ~outer[labels] & ~padding
-    parts, count = ndimage.label(body)
-    # Blankets, tubes and table edges are small beside a patient.
-    sizes = np.bincount(parts.ravel())
-    small = sizes < max(64, image.size // 500)
-    return np.asarray(body & ~small[parts])
-
-
 def _local_mean(values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The mean of `values` over the region of each tile, interpolated smoothly between tiles."""
     both = torch.from_numpy(np.stack((values * region, region.astype(np.float32)))[None])
@@ -236,10 +220,6 @@ def _local_mean(values: NDArray[np.float32], region: NDArray[np.bool_]) -> NDArr
     size = (mean.shape[2] * _MEAN_TILE, mean.shape[3] * _MEAN_TILE)
     smooth = functional.interpolate(mean, size=size, mode="bilinear", align_corners=False)
     return np.asarray(smooth[0, 0, :height, :width].numpy(), np.float32)
-
-
-def _network_input(slices: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.clip(np.where(padding, np.float32(-1000), slices), *_INPUT_RANGE).astype(np.float32)
 
 
 def _tiles(length: int) -> Iterator[tuple[slice, slice]]:

@@ -1,10 +1,12 @@
-"""What a denoiser is worth on people it never saw: dose by dose, beside classical filters.
+"""What a denoiser is worth on people it never saw: level by level, beside classical filters.
 
-A routine-dose slice is the truth; the noise that a lower dose would add to it is simulated
-(models.noise) and must be taken out again. The truth has noise of its own, so a perfect denoiser does
-not reach an error of zero, and the lowest doses tell most.
+A slice as it was scanned is the truth; the noise of a lower dose (CT, models.noise) or of a weaker
+signal (MR, models.noise_mr) is added and must be taken out again. The truth has noise of its own, so a
+perfect denoiser does not reach an error of zero, and the noisiest levels tell most. Classical filters
+are tuned on other people (models.yardsticks); intervals come from a bootstrap over people.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,44 +16,55 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.benches import BENCHES, Bench, Truth
 from models.cases import Case
-from models.denoiser import Model, body_mask, denoise
+from models.denoiser import Model, denoise
 from models.evaluate_phantom import evaluate_on_phantom
-from models.noise import ct_noise, estimate_noise
+from models.intervals import bootstrap
+from models.yardsticks import Sample, Tuned, available, filtered, tune
 
 Figures = dict[str, Any]
+Image = NDArray[np.float32]
 
-DOSES = (0.5, 0.25, 0.1)  # of the slice's own dose
-STRENGTHS = (0.3, 0.5, 0.6, 0.8)
-WINDOW = (-160.0, 240.0)  # HU, for PSNR and SSIM
-TISSUES = {"lung": (-950, -700), "fat": (-130, -70), "soft": (0, 100), "bone": (250, 1500)}  # HU of the truth
-_MOST_OWN_NOISE = 16.0  # HU: noisier slices are no truth
-_KERNEL = 0.8  # Hann cut-off of the added noise
+MOST_SLICES = 40
+STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
+WHOLE = "strength 1"  # all that the network takes out, bounded; shown to compare where it is not allowed
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Shown:
+    """One slice at one level, for pictures: before, after, and the truth."""
+
     person: str
-    image: NDArray[np.float32]  # (Y, Y) HU
-    padding: NDArray[np.bool_]
-    body: NDArray[np.bool_]
-    own_noise: float
-    spacing: float
+    level: float
+    gain_db: float  # PSNR after less before, at full strength
+    noisy: Image
+    denoised: Image
+    truth: Image
+    window: tuple[float, float]
 
 
 def evaluate_denoiser(
     model: Model,
     cases: Sequence[Case],
     *,
+    tuning: Sequence[Case] = (),
+    filters: Sequence[str] | None = None,
     scans: int = 100,
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    shown: Callable[[Shown], None] | None = None,
 ) -> Figures:
-    """All figures of a denoiser's card, as JSON: "people" on cases, "phantom" on made images.
+    """All figures of a denoiser's card, as JSON: "people" on cases, "phantom" on made images (CT).
 
-    Raises ValueError where no slice of the cases is clean enough to be a truth.
+    `tuning` are people the classical `filters` (all by default) are tuned on. Raises ValueError where
+    no slice of the cases is clean enough to be a truth.
     """
-    people = evaluate_on_people(model, cases, seed=seed, progress=progress)
+    people = evaluate_on_people(
+        model, cases, tuning=tuning, filters=filters, seed=seed, progress=progress, shown=shown
+    )
+    if modality_of(model) != "CT":
+        return {"people": people}
     return {"people": people, "phantom": evaluate_on_phantom(model, scans=scans, seed=seed)}
 
 
@@ -59,133 +72,147 @@ def evaluate_on_people(
     model: Model,
     cases: Sequence[Case],
     *,
-    doses: Sequence[float] = DOSES,
+    tuning: Sequence[Case] = (),
+    doses: Sequence[float] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     limit_sigma: float = 3.0,
-    yardsticks: bool = True,
+    filters: Sequence[str] | None = None,
+    most_slices: int = MOST_SLICES,
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    shown: Callable[[Shown], None] | None = None,
 ) -> Figures:
-    """Figures of a denoiser on CT cases in HU, as JSON: "people", "slices" and "rows".
+    """Figures of a denoiser on cases in modality units, as JSON: "people", "slices", "rows", "against".
 
-    A row is one method at one dose, the mean over slices: error (RMSE in the body, HU), PSNR and SSIM in
-    a soft-tissue window, and the mean shift of each tissue in HU. Each slice is denoised by itself.
-    Yardsticks need scikit-image and are given the truth to choose their setting with. Strengths above
-    the model's ceiling are left out. Raises ValueError where no slice is clean enough to be a truth.
+    A row is one method at one level (`doses`: of the slice's own in CT, SD of the noise in MR), the mean
+    over slices: error (RMSE in the body), PSNR and SSIM in the bench's window, mean shifts, seconds. Each
+    slice is denoised by itself. "against" holds, for each level, the PSNR of full strength less that of
+    the best classical filter with its interval, and for how many people the network makes matters worse.
+    Without `tuning` the first person of the cases tunes the filters and is not judged, if there are more
+    than one. `filters` are their names, by default all that are installed. `most_slices` thins the slices
+    evenly: BM3D takes its time. Raises ValueError where no slice can be a truth.
     """
-    truths = [truth for case in cases for truth in _truths(case)]
+    bench = BENCHES[modality_of(model)]
+    levels = bench.levels if doses is None else tuple(doses)
+    truths = [truth for case in cases for truth in bench.truths(case)]
     if not truths:
-        raise ValueError(f"no slice has less than {_MOST_OWN_NOISE:g} HU of noise of its own")
-    allowed = [strength for strength in strengths if strength <= model.card["max_strength"]]
-    collected: dict[tuple[float, str], list[dict[str, float]]] = {}
+        raise ValueError(bench.none)
+    others = [truth for case in tuning for truth in bench.truths(case)]
+    names = available() if filters is None else tuple(filters)
+    if names and not others:
+        others, truths = _spared(truths)
+    tuned = _tuned(bench, others, levels, names, seed) if names else None
+    if len(truths) > most_slices:
+        truths = [truths[round(n)] for n in np.linspace(0, len(truths) - 1, most_slices)]
+    collected: dict[tuple[float, str], list[tuple[str, dict[str, float]]]] = {}
     for number, truth in enumerate(truths):
-        for dose in doses:
-            noisy = _with_noise(truth, dose, seed + number)
-            for method, image in _answers(model, truth, noisy, allowed, limit_sigma, yardsticks):
-                collected.setdefault((dose, method), []).append(_measure(truth, image))
+        for level in levels:
+            noisy = bench.noisy(truth, level, seed + number)
+            answers = dict(_answers(model, truth, noisy, strengths, limit_sigma, tuned))
+            for method, (image, seconds) in answers.items():
+                measured = _measure(bench, truth, image) | {"seconds": seconds}
+                collected.setdefault((level, method), []).append((truth.person, measured))
+            if shown is not None:
+                shown(_shown(truth, level, noisy, answers[WHOLE][0]))
         if progress is not None:
             progress(number + 1, len(truths))
     rows = [
-        {"dose": dose, "method": method, **_mean(measures)} for (dose, method), measures in collected.items()
+        {bench.level_name: level, "method": method, **_mean([one for _, one in measures])}
+        for (level, method), measures in collected.items()
     ]
     return {
+        "modality": bench.modality,
+        "level": bench.level_name,
         "people": len({truth.person for truth in truths}),
         "slices": len(truths),
-        "own_noise_hu": round(float(np.mean([truth.own_noise for truth in truths])), 2),
+        bench.own_name: round(float(np.mean([truth.own_noise / truth.per_cent for truth in truths])), 2),
+        "yardsticks": {} if tuned is None else {**tuned.settings, "tuned on slices": tuned.slices},
         "rows": rows,
+        "against": [_against(collected, level, bench.level_name, seed) for level in levels] if tuned else [],
     }
 
 
-def _truths(case: Case) -> Iterator[_Truth]:
-    side = min(case.volume.shape[1:])
-    side -= side % 8
-    top, left = ((length - side) // 2 for length in case.volume.shape[1:])
-    for image, pad in zip(case.volume, case.padding, strict=True):
-        square, padding = (
-            image[top : top + side, left : left + side],
-            pad[top : top + side, left : left + side],
-        )
-        body = body_mask(square[None], padding[None])
-        own = float(estimate_noise(square[None], body)[0])
-        if 0 < own < _MOST_OWN_NOISE:
-            yield _Truth(case.person, square, padding, body[0], own, case.spacing[1])
+def modality_of(model: Model) -> str:
+    """Which of BENCHES judges the model. Raises ValueError for another modality."""
+    modality = str(model.card.get("input", {}).get("modality", "CT"))
+    if modality not in BENCHES:
+        raise ValueError(f"nothing is known of how to measure denoisers of {modality}")
+    return modality
 
 
-def _with_noise(truth: _Truth, dose: float, seed: int) -> NDArray[np.float32]:
-    """The slice as a scan at `dose` would show it: noise of SD own × √(1/dose − 1) is added."""
-    clean = np.maximum(np.where(truth.padding, np.float32(-1000), truth.image), np.float32(-1024))
-    noise = ct_noise(clean[None], truth.spacing, dose=dose, seed=seed, cutoffs=(_KERNEL,))[0, 0]
-    wanted = truth.own_noise * np.sqrt(1 / dose - 1)
-    noisy = np.maximum(clean + noise * np.float32(wanted / noise[truth.body].std()), np.float32(-1024))
-    return np.where(truth.padding, truth.image, noisy).astype(np.float32)
+def _spared(truths: list[Truth]) -> tuple[list[Truth], list[Truth]]:
+    first = truths[0].person
+    rest = [truth for truth in truths if truth.person != first]
+    return [truth for truth in truths if truth.person == first], rest or truths
+
+
+def _tuned(
+    bench: Bench, others: Sequence[Truth], levels: Sequence[float], names: Sequence[str], seed: int
+) -> Tuned:
+    chosen = [others[round(n)] for n in np.linspace(0, len(others) - 1, min(8, len(others)))]
+    samples = [
+        Sample(bench.noisy(truth, level, seed + 50_000 + number), truth.image, truth.body)
+        for number, (truth, level) in enumerate((t, v) for t in chosen for v in levels)
+    ]
+    return tune(samples, names)
 
 
 def _answers(
     model: Model,
-    truth: _Truth,
-    noisy: NDArray[np.float32],
+    truth: Truth,
+    noisy: Image,
     strengths: Sequence[float],
     limit_sigma: float,
-    yardsticks: bool,
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    yield "noisy", noisy
-    if yardsticks:
-        yield from _yardsticks(truth, noisy)
-    strongest = max(strengths)
-    whole = denoise(
+    tuned: Tuned | None,
+) -> Iterator[tuple[str, tuple[Image, float]]]:
+    """Each method's image and its seconds."""
+    yield "noisy", (noisy, 0.0)
+    if tuned is not None:
+        sigma = float((noisy - truth.image)[truth.body].std())
+        for name in tuned.settings:
+            yield name, filtered(name, noisy, sigma, tuned)
+    ceiling = float(model.card["max_strength"])
+    begun = time.perf_counter()
+    image = denoise(
         model,
         noisy[None],
         padding=truth.padding[None],
         neighbours=np.zeros((1, 3), np.int64),
-        strength=strongest,
+        strength=ceiling,
         limit_sigma=limit_sigma,
     ).image[0]
-    for strength in strengths:  # what is taken out is proportional to the strength
-        yield f"strength {strength:g}", noisy + np.float32(strength / strongest) * (whole - noisy)
+    seconds = time.perf_counter() - begun
+    for strength in sorted({*strengths, 1.0}):  # what is taken out is proportional to the strength
+        answer = noisy + np.float32(strength / ceiling) * (image - noisy)
+        yield f"strength {strength:g}", (answer, seconds)
 
 
-def _yardsticks(truth: _Truth, noisy: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    filters: Any = import_module("skimage.restoration")  # only tests and evaluation have it
-
-    sigma = float((noisy - truth.image)[truth.body].std())
-    yield "Gaussian, 1 pixel", ndimage.gaussian_filter(noisy, 1.0)
-
-    def nearest(images: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return min(images, key=lambda image: float(np.square(image - truth.image)[truth.body].mean()))
-
-    yield (
-        "NLM",
-        nearest(
-            [
-                filters.denoise_nl_means(noisy, patch_size=5, patch_distance=6, h=h * sigma, sigma=sigma)
-                for h in (0.6, 1.0)
-            ]
-        ),
-    )
-    yield (
-        "TV",
-        nearest([filters.denoise_tv_chambolle(noisy, weight=weight * sigma) for weight in (0.5, 0.8, 1.2)]),
-    )
-
-
-def _measure(truth: _Truth, image: NDArray[np.float32]) -> dict[str, float]:
-    metrics: Any = import_module("skimage.metrics")
-    wrong = (image - truth.image)[truth.body]
-    low, high = WINDOW
+def _measure(bench: Bench, truth: Truth, image: Image) -> dict[str, float]:
+    metrics: Any = import_module("skimage.metrics")  # only tests and evaluation have it
+    wrong = (image - truth.image)[truth.body] / truth.per_cent
+    low, high = truth.window
     shown, wanted = np.clip(image, low, high), np.clip(truth.image, low, high)
-    squared = float(np.square(shown - wanted)[truth.body].mean())
+    _, alike = metrics.structural_similarity(wanted, shown, data_range=high - low, full=True)
     measures = {
-        "rmse_hu": float(np.sqrt(np.square(wrong).mean())),
-        "psnr_db": float(10 * np.log10((high - low) ** 2 / max(squared, 1e-9))),
-        "ssim": float(metrics.structural_similarity(wanted, shown, data_range=high - low)),
+        bench.error_name: float(np.sqrt(np.square(wrong).mean())),
+        "psnr_db": _psnr(truth, image),
+        "ssim": float(alike[truth.body].mean()),
+        bench.shift_name: float(wrong.mean()),
     }
     smooth = ndimage.gaussian_filter(truth.image, 2.0)
-    for tissue, (least, most) in TISSUES.items():
+    for tissue, (least, most) in bench.tissues.items():
         region = truth.body & (smooth > least) & (smooth < most)
         measures[f"shift_{tissue}_hu"] = (
             float((image - truth.image)[region].mean()) if region.sum() > 500 else np.nan
         )
     return measures
+
+
+def _psnr(truth: Truth, image: Image) -> float:
+    low, high = truth.window
+    wrong = np.clip(image, low, high) - np.clip(truth.image, low, high)
+    squared = float(np.square(wrong)[truth.body].mean())
+    return float(10 * np.log10((high - low) ** 2 / max(squared, 1e-9 * (high - low) ** 2)))
 
 
 def _mean(measures: Sequence[dict[str, float]]) -> dict[str, float | None]:
@@ -195,3 +222,40 @@ def _mean(measures: Sequence[dict[str, float]]) -> dict[str, float | None]:
         known = values[np.isfinite(values)]
         found[name] = round(float(known.mean()), 3) if known.size else None
     return found
+
+
+def _against(
+    collected: dict[tuple[float, str], list[tuple[str, dict[str, float]]]], level: float, name: str, seed: int
+) -> Figures:
+    """Full strength against the best classical filter of this level, person by person."""
+    classical = {
+        method: [one["psnr_db"] for _, one in measures]
+        for (at, method), measures in collected.items()
+        if at == level and not method.startswith("strength") and method != "noisy"
+    }
+    best = max(classical, key=lambda method: float(np.mean(classical[method])))
+    people = [person for person, _ in collected[level, WHOLE]]
+    ours = [one["psnr_db"] for _, one in collected[level, WHOLE]]
+    before = [one["psnr_db"] for _, one in collected[level, "noisy"]]
+    gains: dict[str, list[float]] = {}
+    helped: dict[str, list[float]] = {}
+    for n, person in enumerate(people):
+        gains.setdefault(person, []).append(ours[n] - classical[best][n])
+        helped.setdefault(person, []).append(ours[n] - before[n])
+    seconds = {
+        method: float(np.mean([one["seconds"] for _, one in collected[level, method]]))
+        for method in (best, WHOLE)
+    }
+    return {
+        name: level,
+        "best_classical": best,
+        "gain_db": round(float(np.mean([np.mean(values) for values in gains.values()])), 3),
+        "gain_db_interval": bootstrap(gains, seed=seed),
+        "people_made_worse": sum(float(np.mean(values)) < 0 for values in helped.values()),
+        "time_ratio": round(seconds[WHOLE] / max(seconds[best], 1e-9), 4),
+    }
+
+
+def _shown(truth: Truth, level: float, noisy: Image, denoised: Image) -> Shown:
+    gain = _psnr(truth, denoised) - _psnr(truth, noisy)
+    return Shown(truth.person, level, gain, noisy, denoised, truth.image, truth.window)

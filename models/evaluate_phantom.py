@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from models.denoiser import Model, body_mask, bounded_change, channels_last, removable
+from models.denoiser import Model, bounded_change, channels_last, removable
+from models.intensity import body_mask
 from models.noise import ct_noise, estimate_noise
 from models.phantom import ct_series
 

@@ -196,10 +196,14 @@ def estimate_noise(volume: NDArray[np.float32], body: NDArray[np.bool_]) -> NDAr
     that one odd slice has no say. A slice without a body takes its neighbours' level, 0 if none has.
     Within 15 % for kernels from soft to sharp: anatomy adds to it about what the high-pass loses.
     """
-    levels = np.array([_slice_noise(image, mask) for image, mask in zip(volume, body, strict=True)])
+    return along_z(np.array([_slice_noise(image, mask) for image, mask in zip(volume, body, strict=True)]))
+
+
+def along_z(levels: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Slices' noise levels (Z,) smoothed by a median and a mean of five; NaN takes its neighbours' level."""
     known = np.isfinite(levels)
     if not known.any():
-        return np.zeros(len(volume), np.float32)
+        return np.zeros(len(levels), np.float32)
     where = np.arange(len(levels))
     filled = np.interp(where, where[known], levels[known])
     smooth = ndimage.uniform_filter1d(ndimage.median_filter(filled, 5, mode="nearest"), 5, mode="nearest")

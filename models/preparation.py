@@ -33,7 +33,7 @@ class Contract:
     modality: str
     pixel_mm: float
     canvas: tuple[int, int]  # smallest (height, width) the network is run on
-    foreground: str  # "body" or "brain"
+    foreground: str  # "body", "brain", or "film": all of a radiograph, whatever its size in mm
     erode: int  # pixels of the training grid at the rim that are not judged
     median: int  # pixels of the training grid of the median of the error
     shading_mm: (
@@ -42,6 +42,7 @@ class Contract:
     tissues: bool  # whether the calibration tells tissues apart, or depths only
     sign: int  # +1 marks what is brighter than expected, -1 what is darker
     normalisation: Mapping[str, Any]  # {"knots" in units | "percentiles" of the foreground, "values"}
+    quantile: float = 99.5  # percentile of a slice's judged scores that is the slice's score
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> "Contract":
@@ -58,6 +59,7 @@ class Contract:
             tissues=words.get("tissues", True),
             sign=words["sign"],
             normalisation=words["normalisation"],
+            quantile=words.get("quantile", 99.5),
         )
 
 
@@ -84,21 +86,25 @@ def prepare(
     Raises OutsideDomain where no foreground is found, or where it is not of the contract's kind.
     """
     native = (volume.shape[1], volume.shape[2])
+    whole = contract.foreground == "film"
     grid = (
-        max(8, round(native[0] * spacing[0] / contract.pixel_mm)),
-        max(8, round(native[1] * spacing[1] / contract.pixel_mm)),
+        contract.canvas
+        if whole
+        else (
+            max(8, round(native[0] * spacing[0] / contract.pixel_mm)),
+            max(8, round(native[1] * spacing[1] / contract.pixel_mm)),
+        )
     )
     floor = _AIR if contract.foreground == "body" else float(volume[~padding].min(initial=0.0))
     units = resample(np.where(padding, np.float32(floor), volume), grid)
     blocked = resample(padding.astype(np.float32), grid) > 0
-    find = body if contract.foreground == "body" else brain
-    foreground = find(units, contract.pixel_mm) & ~blocked
+    foreground = _FIND[contract.foreground](units, contract.pixel_mm) & ~blocked
     if foreground.sum() * contract.pixel_mm**2 < 1000 * max(1, len(volume)) * 0.1:
         raise OutsideDomain(f"no {contract.foreground} is found in the series")
     if contract.foreground == "brain":
         _require_extracted_brain(units, foreground, contract.pixel_mm)
     image = normalise(units, foreground, contract.normalisation)
-    corner, size = _canvas(foreground, contract)
+    corner, size = ((0, 0), contract.canvas) if whole else _canvas(foreground, contract)
     foreground = _crop(foreground, corner, size)
     depth = np.stack([ndimage.distance_transform_edt(plane) for plane in foreground]).astype(np.float32)
     return Prepared(_crop(image, corner, size), foreground, depth, grid, corner, native)
@@ -146,6 +152,13 @@ def brain(units: NDArray[np.float32], pixel_mm: float) -> NDArray[np.bool_]:
     return np.stack(
         [ndimage.binary_fill_holes(ndimage.binary_opening(plane > level, disk)) for plane in units]
     )
+
+
+def film(units: NDArray[np.float32], pixel_mm: float) -> NDArray[np.bool_]:
+    """All of a radiograph (Z, h, w) but its outermost pixels, so that depth counts from its edge."""
+    out = np.zeros(units.shape, np.bool_)
+    out[:, 1:-1, 1:-1] = True
+    return out
 
 
 def normalise(
@@ -211,3 +224,6 @@ def _crop(maps: NDArray[T], corner: tuple[int, int], size: tuple[int, int]) -> N
     x1 = min(corner[1] + size[1], maps.shape[2])
     out[:, y0 - corner[0] : y1 - corner[0], x0 - corner[1] : x1 - corner[1]] = maps[:, y0:y1, x0:x1]
     return out
+
+
+_FIND = {"body": body, "brain": brain, "film": film}

@@ -19,6 +19,7 @@ from torch.nn import functional
 from models import calibration
 from models.anomaly import CoarseDAE, errors
 from models.cases import Case
+from models.pca import fitted
 from models.preparation import Contract, OutsideDomain, Prepared, prepare
 from models.train import Progress, TrainResult, TrainSettings, fit
 
@@ -54,10 +55,26 @@ INPUTS: dict[str, dict[str, Any]] = {
         "sign": -1,
         "normalisation": {"percentiles": [1, 10, 25, 50, 75, 90, 99.5], "values": []},
     },
+    "chest-xray-anomaly": {
+        "modality": "DX",
+        "plane": "frontal",
+        "body_part": "chest",
+        "pixel_mm": 2.0,
+        "canvas": [128, 128],
+        "foreground": "film",
+        "erode": 8,
+        "median": 5,
+        "shading_mm": 0,
+        "tissues": False,
+        "sign": 1,
+        "quantile": 90,
+        "normalisation": {"percentiles": [1, 10, 25, 50, 75, 90, 99.5], "values": []},
+    },
 }
 MIRRORED = frozenset({"brain-mr-anomaly"})  # left and right look alike; the body's organs do not
 # A nodule in a lung is far outside of Gaussian noise: without blobs the network keeps it as a vessel.
-_BLOBS = {"ct-anomaly": 0.67}
+_BLOBS = {"ct-anomaly": 0.67, "chest-xray-anomaly": 0.5}
+_CELLS = {"chest-xray-anomaly": (8, 16, 24)}  # consolidations are larger than lesions of a brain
 FALSE_POSITIVE_RATE = 0.005
 _BATCH = 8
 
@@ -114,8 +131,8 @@ class Pool:
         for case in ready:
             kept = [k for k, plane in enumerate(case.foreground) if plane.mean() > 0.02]
             for k in kept:
-                images.append(_centred(case.image[k], canvas))
-                masks.append(_centred(case.foreground[k].astype(np.float32), canvas))
+                images.append(fitted(case.image[k], canvas))
+                masks.append(fitted(case.foreground[k].astype(np.float32), canvas))
                 weights.append(min(1.0, 8 / len(kept)))
         if not images:
             raise ValueError("no slice to train on is left")
@@ -188,7 +205,7 @@ def train(
 
     `compiled` steps take about 0.6 of the time on a CPU, after a minute of compiling; needs g++.
     """
-    noise = noise or NoiseSettings(blobs=_BLOBS.get(name, 0.0))
+    noise = noise or NoiseSettings(blobs=_BLOBS.get(name, 0.0), cells=_CELLS.get(name, NoiseSettings.cells))
     torch.manual_seed(settings.seed)
     network = CoarseDAE(**ARCHITECTURE["arguments"])  # type: ignore[arg-type]  # the dict is a JSON literal
     mirror = name in MIRRORED
@@ -235,7 +252,7 @@ def calibrate(
 ) -> calibration.Calibration:
     """Regions, threshold and series scores from normal people who were not trained on."""
     return calibration.fit(
-        [normal_errors(network, n, contract, device) for n in normals], FALSE_POSITIVE_RATE
+        [normal_errors(network, n, contract, device) for n in normals], FALSE_POSITIVE_RATE, contract.quantile
     )
 
 
@@ -250,18 +267,6 @@ def normal_errors(
         [e[j] for e, j in zip(level, judged, strict=True)],
         [e[j] for e, j in zip(ready.depth, judged, strict=True)],
     )
-
-
-def _centred(plane: NDArray[np.float32], canvas: tuple[int, int]) -> NDArray[np.float32]:
-    out = np.zeros(canvas, np.float32)
-    take, put = [], []
-    for have, want in zip(plane.shape, canvas, strict=True):
-        begin, place = max(0, (have - want) // 2), max(0, (want - have) // 2)
-        length = min(have, want)
-        take.append(slice(begin, begin + length))
-        put.append(slice(place, place + length))
-    out[put[0], put[1]] = plane[take[0], take[1]]
-    return out
 
 
 def _movement(stack: Tensor, rng: np.random.Generator, *, mirror: bool) -> Tensor:

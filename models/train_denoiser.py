@@ -13,14 +13,24 @@ from torch import nn
 
 from models.cases import Case
 from models.dead_leaves import dead_leaves
-from models.denoiser import BFRAE, HU_UNIT, body_mask, channels_last
+from models.denoiser import BFRAE, channels_last
+from models.denoiser_patches import (
+    MARGIN,
+    NEIGHBOURS,
+    SHARES,
+    Patches,
+    divided,
+    inserts,
+    noise_loss,
+    shifted,
+)
+from models.intensity import HU_UNIT, body_mask
 from models.noise import ct_noise, estimate_noise
 from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit
 
 KERNELS = (0.55, 0.8, 1.1, 1.8)  # Hann cut-offs from soft to sharp
 _SPACINGS = np.array([0.6, 0.7, 0.8, 0.9, 0.98])  # mm: slices are simulated in groups
 _SYNTHETIC_PERSON = "dead leaves"
-_MARGIN = 3  # pixels a made neighbour may be shifted by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,7 @@ class DenoiserSettings:
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of BFRAE
 
     def __post_init__(self) -> None:
-        if self.patch % 8 or self.patch + 2 * _MARGIN > self.size // 2:
+        if self.patch % 8 or self.patch + 2 * MARGIN > self.size // 2:
             raise ValueError(
                 f"patches of {self.patch} are not multiples of 8 that fit into half of {self.size} pixels"
             )
@@ -98,7 +108,7 @@ def train_denoiser(
     held = banks[1].draw(np.random.default_rng(settings.train.seed + 1), 96)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        losses = [float(_loss(network, part)) for part in _split(held, 16)]
+        losses = [float(noise_loss(network, part)) for part in divided(held, 16)]
         return {"validation": float(np.mean(losses))}
 
     description = asdict(settings) | {
@@ -112,7 +122,7 @@ def train_denoiser(
     return fit(
         channels_last(BFRAE(**settings.architecture)),
         draw=lambda generator: banks[0].draw(generator, settings.batch),
-        loss=_loss,
+        loss=noise_loss,
         settings=settings.train,
         run_folder=run_folder,
         validate=validate,
@@ -120,26 +130,6 @@ def train_denoiser(
         describe=description,
         progress=progress,
     )
-
-
-@dataclass(frozen=True)
-class _Patches:
-    noisy: torch.Tensor  # (B, 4, P, P) HU / 1000 with the map of σ
-    clean: torch.Tensor  # (B, 1, P, P) HU / 1000
-    sigma: torch.Tensor  # (B, 1, 1, 1) SD of what was added, HU / 1000
-
-
-def _loss(network: nn.Module, patches: _Patches) -> torch.Tensor:
-    """Mean squared error in units of the noise that was added: 1 is a network that does nothing."""
-    device = next(network.parameters()).device
-    noisy = patches.noisy.to(device, memory_format=torch.channels_last)
-    wrong: torch.Tensor = (network(noisy).float() - patches.clean.to(device)) / patches.sigma.to(device)
-    return wrong.square().mean()
-
-
-def _split(patches: _Patches, size: int) -> list[_Patches]:
-    parts = (torch.split(tensor, size) for tensor in (patches.noisy, patches.clean, patches.sigma))
-    return [_Patches(*part) for part in zip(*parts, strict=True)]
 
 
 class _Bank:
@@ -199,13 +189,13 @@ class _Bank:
             inside = fields[..., item.inside[:, 0], item.inside[:, 1]]
             item.noise = (fields / inside.std(-1)[..., None, None]).astype(np.float16)
 
-    def draw(self, rng: np.random.Generator, count: int) -> _Patches:
+    def draw(self, rng: np.random.Generator, count: int) -> Patches:
         """`count` patches with noise, neighbours and inserts."""
         drawn = [self._patch(rng) for _ in range(count)]
         noisy, clean, sigma, level = (np.stack(parts) for parts in zip(*drawn, strict=True))
         maps = np.broadcast_to(level[:, None, None, None], (count, 1, *noisy.shape[2:]))
         whole = np.concatenate((noisy, maps), 1).astype(np.float32) / np.float32(HU_UNIT)
-        return _Patches(
+        return Patches(
             torch.from_numpy(whole),
             torch.from_numpy((clean / HU_UNIT).astype(np.float32)),
             torch.from_numpy((sigma / HU_UNIT).astype(np.float32))[:, None, None, None],
@@ -215,7 +205,7 @@ class _Bank:
         made = not self.real or (bool(self.made) and rng.random() < self.settings.synthetic_share)
         item = (self.made if made else self.real)[rng.integers(len(self.made if made else self.real))]
         patch = self.settings.patch
-        wide = patch + 2 * _MARGIN
+        wide = patch + 2 * MARGIN
         centre = item.inside[rng.integers(len(item.inside))]
         top, left = np.clip(centre - wide // 2, 0, item.image.shape[0] - wide)
         window = (slice(top, top + wide), slice(left, left + wide))
@@ -224,9 +214,9 @@ class _Bank:
         sigma = float(
             np.exp(rng.uniform(np.log(max(low, self.settings.least_ratio * item.own_noise)), np.log(high)))
         )
-        kind = rng.choice(("repeated", "half", "adjacent", "other"), p=(0.35, 0.15, 0.3, 0.2))
-        inserts = _inserts(rng, wide)
-        clean = [item.image[window] + inserts[0]]
+        kind = rng.choice(NEIGHBOURS, p=SHARES)
+        drawn = inserts(rng, wide)
+        clean = [item.image[window] + drawn[0]]
         noise = [item.noise[shown, kernel][window]]
         for side in range(2):
             if kind == "repeated" or (kind == "half" and side == 0):
@@ -238,16 +228,16 @@ class _Bank:
                 stranger = self.slices[rng.integers(len(self.slices))]
             if kind == "other":
                 beside = item.beside[side]
-                clean.append((stranger.image if beside is None else beside)[window] + inserts[1 + side])
+                clean.append((stranger.image if beside is None else beside)[window] + drawn[1 + side])
             else:
-                clean.append(_shifted(rng, item.image[window]) + inserts[1 + side])
+                clean.append(shifted(rng, item.image[window]) + drawn[1 + side])
             # The realisations of a slice are independent; where there is no other, a stranger's is.
             spare = item if side == 0 and len(item.noise) > 1 else stranger
             noise.append(spare.noise[(shown + 1) % len(spare.noise), kernel][window])
         stack = np.stack(clean) * rng.uniform(0.85, 1.15) + rng.normal(0, 15)
         stack = np.maximum(stack, -1024)
         noisy = np.maximum(stack + np.stack(noise).astype(np.float32) * (sigma * rng.choice((-1, 1))), -1024)
-        inner = (slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
+        inner = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         turn, mirror = int(rng.integers(4)), rng.random() < 0.5
         both = np.concatenate((noisy, stack[:1]))[(slice(None), *inner)]
         both = np.rot90(both[:, :, ::-1] if mirror else both, turn, (1, 2))[[1, 0, 2, 3]]
@@ -309,28 +299,3 @@ def _square(image: NDArray[Any], size: int, fill: float) -> NDArray[Any]:
             widths[axis] = (before, -spare - before)
             image = np.pad(image, widths, constant_values=fill)
     return image
-
-
-def _shifted(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A likely next slice: a blend of two small shifts of this one."""
-    first, second = (np.roll(image, rng.integers(-_MARGIN, _MARGIN + 1, 2), (0, 1)) for _ in range(2))
-    share = np.float32(rng.uniform(0, 1))
-    return np.asarray(share * first + (1 - share) * second)
-
-
-def _inserts(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Soft discs (3, size, size) in HU for the slice, the one below and the one above.
-
-    Most are in one slice only: small things that a network must neither copy nor average away.
-    """
-    field_ = np.zeros((3, size, size), np.float32)
-    y, x = np.ogrid[:size, :size]
-    for _ in range(rng.integers(0, 4)):
-        row, column = rng.uniform(0, size, 2)
-        radius = np.exp(rng.uniform(np.log(1.2), np.log(12)))
-        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(np.log(5), np.log(120)))
-        away = np.hypot(y - row, x - column)
-        disc = contrast / (1 + np.exp((away - radius) / rng.uniform(0.25, 0.7)))
-        seen = np.array(((1, 1, 1), (1, 0, 0), (0, 1, 1), (0, 1, 0)))[rng.choice(4, p=(0.3, 0.45, 0.15, 0.1))]
-        field_ += disc * seen[:, None, None]
-    return field_

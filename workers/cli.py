@@ -13,6 +13,7 @@ from node import log
 from node.config_file import load
 from workers import device as devices
 from workers import recipes
+from workers.album import Album
 from workers.options import Command, json_option, one_line_errors
 from workers.recipes import MODEL_FOLDER, Request
 from workers.terminal import show_figures, watch
@@ -132,7 +133,9 @@ def train(
 @click.command()
 @click.argument("model")
 @click.option("--data", multiple=True, required=True, type=_SOURCE, help="People the model never saw.")
+@click.option("--tune", multiple=True, type=_SOURCE, help="Others, to tune a denoiser's classical rivals on.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the figures go, as JSON.")
+@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of inserted lesions.")
 @_data_options
 @json_option
@@ -140,7 +143,9 @@ def train(
 def evaluate(
     model: str,
     data: tuple[Path, ...],
+    tune: tuple[Path, ...],
     out: Path | None,
+    pictures: Path | None,
     seed: int,
     device: str,
     pixel_mm: float | None,
@@ -150,7 +155,8 @@ def evaluate(
     """Measure a model on data it never saw, beside its baselines; print and write the figures.
 
     MODEL is a name of the zoo (ct-anomaly, ct-anomaly/0.1.0) or a model folder. The figures go to
-    NAME-VERSION-figures.json, or to --out.
+    NAME-VERSION-figures.json, or to --out. Pictures of the best, the median and the worst case show
+    patients' pixels: they stay where you put them.
 
     Exit codes: 0 done, 1 the model or the data cannot be used, 2 wrong use.
 
@@ -158,11 +164,17 @@ def evaluate(
     Examples:
       aenode evaluate ct-anomaly --data /data/other-ct
       aenode evaluate runs/ours/model --data /data/other-ct --json
+      aenode evaluate mr-denoise --data t1.npz --tune others.npz --pixel-mm 0.87 --pictures seen
     """
     loaded = weights.load(model, devices.choose(device))
     with watch() as watching:
-        cases = recipes.read(data, recipes.recipe_of(loaded), pixel_mm, volume, watching).cases
-        figures = recipes.evaluate(loaded, cases, seed, watching)
+        recipe = recipes.recipe_of(loaded)
+        cases = recipes.read(data, recipe, pixel_mm, volume, watching).cases
+        others = recipes.read(tune, recipe, pixel_mm, volume, watching).cases if tune else []
+        album = Album()
+        figures = recipes.evaluate(loaded, cases, seed, watching, tuning=others, shown=album.add)
+    if pictures is not None:
+        album.write(pictures)
     text = json.dumps(figures, indent=2)
     target = out or Path(f"{loaded.name}-{loaded.version}-figures.json")
     target.write_text(text + "\n", encoding="utf-8")

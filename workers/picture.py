@@ -21,7 +21,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import SecondaryCaptureImageStorage
 from scipy import ndimage
 
-from models.denoiser import body_mask
+from models.intensity import body_mask
 from models.noise import estimate_noise
 from node.errors import SeriesRefused
 from workers.write.canvas import AMBER, GREY, WHITE, fitted, font, outlined, window_of, windowed

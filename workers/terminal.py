@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.evaluate_anomaly import METHODS
 from models.train import Progress as Step
 from workers.recipes import Watch
 
@@ -62,9 +63,11 @@ def show_figures(figures: dict[str, Any]) -> None:
             f"normal people: {normals['people']}, slices: {normals['slices']}, "
             f"pixels above the threshold: {100 * normals['false_positive_rate']:.2f} %"
         )
+    for row in figures.get("images", {}).get("rows", []):
+        click.echo(f"whole images, {row['method']}: AUROC {row['auroc']:.3f}, AP {row['ap']:.3f}")
     table = Table("lesions", "prevalence", "method", "AP", "AUROC", "Dice, fixed", "Dice, best", box=None)
     for row in figures["lesions"]:
-        for method in ("model", "intensity", "local contrast"):
+        for method in (name for name in METHODS if name in row):
             one = row[method]
             values = [one["ap"], one["auroc"], one["dice_fixed"], one["dice_oracle"]]
             shown = ["–" if value is None else f"{value:.3f}" for value in values]

@@ -1,10 +1,11 @@
-"""Training and test data from disk: DICOM folders, NIfTI and npz, as cases grouped by person.
+"""Training and test data from disk: DICOM folders, NIfTI, npz and pictures, as cases grouped by person.
 
     DICOM   any folder; a series that makes one stack becomes one case, other slices stand alone.
             The person is PatientID, or the folder's name where it is empty.
     NIfTI   one volume a file, brought to DICOM's axial view (row 0 anterior, column 0 right). A file
             whose name holds "mask" or "lesion" is the truth of the other files in its folder. The
             person is that folder; of a folder with several volumes name the one, such as T1.nii.gz.
+    JPEG, PNG, zip of them   see workers.training_pictures; for radiographs only.
     npz     "image" (N, Y, X); optional "person" (N,), "spacing" (2,) in mm and "modality". Without
             "person" a meta.csv beside it with the columns split, index, subject says whose each is.
 
@@ -15,7 +16,7 @@ nobody needs to know who it is.
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,14 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from models.cases import Case
-from node.errors import AenodeError, SeriesRefused
+from node.errors import SeriesRefused
 from workers.read import read_series
+from workers.training_pictures import DataRefused, is_picture, picture_cases
+
+__all__ = ["DataRefused", "TrainingData", "read_cases"]
 
 _IGNORED = frozenset({".md", ".txt", ".csv", ".tsv", ".json", ".png", ".toml"})
-
-
-class DataRefused(AenodeError):
-    """Training data cannot be read, or not rightly; the sentence is for a person."""
+_PICTURED = frozenset({"DX", "CR"})  # modalities whose images may come as pictures
 
 
 @dataclass
@@ -77,6 +78,10 @@ def read_cases(
                 ignored += not _is_truth(path)
             else:
                 found.cases.append(_nifti(path, modality))
+        elif modality in _PICTURED and is_picture(path):
+            found.cases += [
+                replace(c, person=_person(c.person)) for c in picture_cases(path, modality, pixel_mm)
+            ]
         elif path.suffix.lower() in _IGNORED or name.startswith("."):
             ignored += 1
         else:

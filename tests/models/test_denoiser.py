@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import denoiser
-from models.denoiser import BFRAE, body_mask, bounded_change, denoise, removable, run_network
+from models.denoiser import BFRAE, bounded_change, denoise, removable, run_network
+from models.intensity import body_mask
 from models.weights import LoadedModel
 
 CARD = {"max_strength": 0.8, "max_limit_sigma": 4.0}

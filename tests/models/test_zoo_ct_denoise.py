@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from models import weights
-from models.denoiser import Denoised, body_mask, denoise
+from models.denoiser import Denoised, denoise
 from models.evaluate_phantom import evaluate_on_phantom
+from models.intensity import body_mask
 from models.phantom import PhantomSeries, ct_series
 from models.weights import LoadedModel
 

@@ -1,0 +1,98 @@
+"""The recipe of anomaly models: normal people, divided, trained on, calibrated with and judged."""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from models import pack_anomaly, train_anomaly, weights
+from models.cases import split
+from models.preparation import Contract, Prepared
+from models.train import SETTINGS, TrainSettings
+from workers.request import (
+    MODEL_FOLDER,
+    Request,
+    TrainingRefused,
+    Watch,
+    lineage,
+    precision,
+    read,
+    read_test,
+    require_apart,
+)
+
+
+def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
+    """Train, calibrate, judge and write an anomaly model; returns its card."""
+    data = read(request.data, request.name, request.pixel_mm, request.volume, watch)
+    normals = [case for case in data.cases if case.lesion is None and not case.abnormal]
+    if len(normals) < len(data.cases):
+        watch.note(f"{len(data.cases) - len(normals)} cases with a lesion are not trained on")
+    shares = (0.8, 0.2) if request.test else (0.7, 0.15, 0.15)
+    try:
+        fitted, calibrating, *rest = split(normals, shares, request.seed)
+    except ValueError as error:
+        raise TrainingRefused(str(error)) from error
+    test = read_test(request, watch) or rest[0]
+    require_apart(fitted + calibrating, test)
+    words = train_anomaly.contract_for(request.name, fitted)
+    contract = Contract.of({"input": words})
+    pools = []
+    fitted_ready: list[Prepared] = []
+    for cases in (fitted, calibrating):
+        ready, notes = train_anomaly.prepare_cases(cases, contract)
+        for note in notes:
+            watch.note(note)
+        pools.append(train_anomaly.Pool.of(ready, contract.canvas))
+        fitted_ready = fitted_ready or ready
+    settings = _settings(request, pools[0])
+    began = time.monotonic()
+    result = train_anomaly.train(
+        request.name,
+        pools[0],
+        pools[1],
+        settings,
+        request.out,
+        describe={"model": request.name, "input": words, "people": len({c.person for c in fitted})},
+        compiled=request.compiled,
+        progress=watch.step,
+    )
+    model = pack_anomaly.make_model(
+        result.network,
+        words,
+        name=request.name,
+        version=request.version,
+        calibration_cases=calibrating,
+        trained_people=len({case.person for case in fitted}),
+        trained_on=fitted_ready,
+        lineage=lineage(request, settings, time.monotonic() - began),
+    )
+    pack_anomaly.judge_and_save(
+        model, test, request.out / MODEL_FOLDER, seed=request.seed, progress=watch.measured
+    )
+    return weights.read_card(request.out / MODEL_FOLDER)
+
+
+def _settings(request: Request, pool: train_anomaly.Pool) -> TrainSettings:
+    if request.resume:
+        # The steps were fixed when the run began; a stopped run ends as one that was not.
+        return TrainSettings(**json.loads((request.out / SETTINGS).read_text())["settings"])
+    settings = TrainSettings(
+        steps=request.steps or 1,
+        weight_decay=1e-5,
+        seed=request.seed,
+        precision=precision(request),
+        device=request.device,
+    )
+    steps = request.steps
+    if steps is None:
+        steps = max(
+            4, round(request.minutes * 60 / train_anomaly.seconds_a_step(pool, request.seed, settings))
+        )
+    return replace(
+        settings,
+        steps=steps,
+        warmup=min(100, steps // 4),
+        ema_decay=0.995 if steps > 1000 else 0.9,
+        validate_every=max(1, min(200, steps // 2)),
+    )

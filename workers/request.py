@@ -1,0 +1,123 @@
+"""What a person asks `aenode train` for, and what every recipe does with it: read, keep apart, tell."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from models.cases import Case
+from models.pack_anomaly import Lineage
+from models.train import SETTINGS, Progress, TrainSettings
+from node.errors import AenodeError
+from workers.training import TrainingData, read_cases
+
+MODEL_FOLDER = "model"  # inside the run folder
+MODALITY = {
+    "ct-denoise": "CT",
+    "mr-denoise": "MR",
+    "ct-anomaly": "CT",
+    "brain-mr-anomaly": "MR",
+    "chest-xray-anomaly": "DX",
+}
+_UNKNOWN_LINEAGE = "The data of the site that trained it."
+
+
+class TrainingRefused(AenodeError):
+    """A training cannot begin or go on; the sentence is for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asked `aenode train` for."""
+
+    name: str
+    data: tuple[Path, ...]
+    out: Path
+    test: tuple[Path, ...] = ()  # people for the figures; without it, some of `data` are kept apart
+    minutes: float = 30.0
+    steps: int | None = None  # instead of minutes, to do a training again
+    seed: int = 1
+    resume: bool = False
+    version: str = "0.1.0"
+    device: str = "cpu"
+    compiled: bool = False
+    pixel_mm: float | None = None
+    volume: str | None = None
+    lineage: dict[str, str] = field(default_factory=dict)  # description, training_data, warning, licence
+    command: str = ""
+    changes: dict[str, Any] = field(default_factory=dict)  # of the recipe's settings
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whom to tell: of files read, slices given noise, steps, cases measured, and what was left out."""
+
+    read: Callable[[int, int], None] = lambda _done, _all: None
+    prepared: Callable[[int, int], None] = lambda _done, _all: None
+    step: Callable[[Progress], None] = lambda _progress: None
+    measured: Callable[[int, int], None] = lambda _done, _all: None
+    note: Callable[[str], None] = lambda _sentence: None
+
+
+def read(
+    paths: Sequence[Path], name: str, pixel_mm: float | None, volume: str | None, watch: Watch
+) -> TrainingData:
+    """Cases of the modality that a model takes; what was left out is told to `watch`."""
+    found = read_cases(
+        paths, modality=MODALITY[name], pixel_mm=pixel_mm, volume_name=volume, progress=watch.read
+    )
+    for note in found.notes:
+        watch.note(note)
+    return found
+
+
+def read_test(request: Request, watch: Watch) -> list[Case]:
+    """The cases of `--test`; none without it."""
+    if not request.test:
+        return []
+    return read(request.test, request.name, request.pixel_mm, request.volume, watch).cases
+
+
+def require_yardsticks() -> None:
+    """Raise TrainingRefused where the classical filters cannot be run."""
+    if find_spec("skimage") is None:
+        raise TrainingRefused("measuring a denoiser needs scikit-image: pip install scikit-image")
+
+
+def precision(request: Request) -> Literal["float32", "bfloat16"]:
+    """What training computes in here."""
+    fast = request.device != "cpu" or bool(_cpu().get("amx_tile"))
+    return "bfloat16" if fast else "float32"
+
+
+def require_apart(trained: Sequence[Case], test: Sequence[Case]) -> None:
+    """Raise TrainingRefused where a person is trained on and tested."""
+    both = {case.person for case in trained} & {case.person for case in test}
+    if both:
+        raise TrainingRefused(f"{len(both)} people are in the training data and in the test data")
+
+
+def lineage(request: Request, settings: TrainSettings, seconds: float) -> Lineage:
+    """What the card tells of the training."""
+    words = request.lineage
+    return Lineage(
+        description=words.get("description", "Trained by `aenode train`."),
+        training_data=words.get("training_data", _UNKNOWN_LINEAGE),
+        warning=words.get("warning", "Nobody certified these people as normal."),
+        licence=words.get("licence", "not stated"),
+        command=request.command or shlex.join(["aenode", "train", request.name]),
+        git=json.loads((request.out / SETTINGS).read_text())["git"],
+        steps=settings.steps,
+        minutes=None if request.resume else round(seconds / 60, 1),
+    )
+
+
+def _cpu() -> dict[str, Any]:
+    # Younger than the oldest torch that is supported; without it bfloat16 is not worth its rounding.
+    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return ask()
