@@ -14,6 +14,7 @@ need /usr/share/orthanc/plugins/libOrthancDicomWeb.so orthanc-dicomweb
 need /usr/bin/DicomSRValidator pixelmed-apps default-jre-headless
 need /usr/bin/redis-server redis-server
 need /usr/bin/openssl openssl
+need /usr/sbin/nginx nginx-light
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose
 

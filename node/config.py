@@ -227,11 +227,14 @@ def _tls(value: object) -> object:
 
 
 class Peer(_Section):
-    """A remote Application Entity. Without an address it can only send to us."""
+    """A remote Application Entity. Without an address or a DICOMweb URL it can only send to us."""
 
     name: Name
     ae_title: AETitle
     address: Address | None = None
+    dicomweb: str | None = Field(None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    token_file: Path | None = None
+    token_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     tls: Annotated[PeerTLS | None, BeforeValidator(_tls)] = None
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
@@ -239,6 +242,22 @@ class Peer(_Section):
     max_associations: int | None = Field(None, ge=1)
     quota: Size | None = None
     priority: Literal["stat", "routine"] = "routine"
+
+    @property
+    def reachable(self) -> bool:
+        """Whether results can be sent to it."""
+        return self.address is not None or self.dicomweb is not None
+
+    @model_validator(mode="after")
+    def _dicomweb_has_what_it_needs(self) -> Self:
+        if self.token_file or self.token_env:
+            if not (self.dicomweb or "").startswith("https://"):
+                raise ValueError("a token is for dicomweb, and must not travel in the clear: https:// only")
+            if self.token_file and self.token_env:
+                raise ValueError("allowed: token_file or token_env, not both")
+        if self.prove == "commitment" and self.dicomweb and self.address is None:
+            raise ValueError('DICOMweb has no storage commitment; allowed: prove = "find" or "none"')
+        return self
 
 
 class Pipeline(_Section):

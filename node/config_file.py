@@ -45,7 +45,9 @@ def _beside(folder: Path, settings: Settings) -> Settings:
     own = settings.node.tls and _absolute(folder, settings.node.tls)
     node = settings.node.model_copy(update={"data": (folder / settings.node.data).resolve(), "tls": own})
     peers = tuple(
-        p.model_copy(update={"tls": _with_own(_absolute(folder, p.tls), own)}) if p.tls else p
+        _absolute(folder, p).model_copy(
+            update={"tls": _with_own(_absolute(folder, p.tls), own) if p.tls else None}
+        )
         for p in settings.peers
     )
     pipelines = tuple(
@@ -153,7 +155,8 @@ def _crossed(table: dict[str, Any], lines: dict[Location, int]) -> list[Problem]
             if name is not None and name in names[section][:number]:
                 at: Location = (section, number, "name")
                 problems.append(Problem(_line_of(at, lines), _label(at), f"{name!r} is used twice"))
-    addressed = {r.get("name") for r in table.get("peers", []) if isinstance(r, dict) and r.get("address")}
+    peers = [row for row in table.get("peers", []) if isinstance(row, dict)]
+    addressed = {row.get("name") for row in peers if row.get("address") or row.get("dicomweb")}
     for number, rule in enumerate(r for r in table.get("rules", []) if isinstance(r, dict)):
         for key, allowed in (("pipelines", set(names["pipelines"])), ("send_to", addressed)):
             at = ("rules", number, key)

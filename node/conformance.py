@@ -82,6 +82,7 @@ def _overview() -> Iterable[str]:
             (f"Storage of results, {len(set(_sent()))} SOP classes", "yes", "no"),
             ("Storage commitment, push model", "yes", "no"),
             ("Query, study root", "yes", "no"),
+            ("STOW-RS and QIDO-RS", "as user agent", "no"),
         ],
     )
     yield from _prose(
@@ -175,7 +176,7 @@ def _services() -> Iterable[str]:
     yield ""
     yield from _prose(
         f"Push model ({STORAGE_COMMITMENT}, instance {WELL_KNOWN_INSTANCE}). N-ACTION is sent after",
-        "storing, by",
+        "storing, to",
         'peers whose setting is `prove = "commitment"`. The report is taken on the same association or on',
         "one that the archive opens, with the roles reversed, of the AE title that was asked only.",
         "Instances that it does not commit itself to are sent again.",
@@ -196,6 +197,21 @@ def _services() -> Iterable[str]:
                 "a series' source",
             ),
             ("IMAGE", "StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID", "archives, as proof"),
+        ],
+    )
+    yield "### DICOMweb as user agent"
+    yield ""
+    yield from _prose(
+        "To peers with a DICOMweb URL. Bearer token and client certificate by setting.",
+        "FailureReason and WarningReason are judged like the statuses above.",
+    )
+    yield ""
+    yield from _table(
+        ("service", "request", "media type"),
+        [
+            ("STOW-RS", "POST {s}/studies, one instance each", 'multipart/related; type="application/dicom"'),
+            ("QIDO-RS", "GET {s}/studies/{study}/series, counts", "application/dicom+json"),
+            ("QIDO-RS", "GET {s}/studies/{study}/series/{series}/instances", "application/dicom+json"),
         ],
     )
 

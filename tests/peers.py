@@ -175,3 +175,45 @@ class Orthanc(Server):
         """All instances that it holds, with their main tags."""
         found: list[dict[str, Any]] = self.get("/instances?expand")
         return found
+
+
+class Nginx(Server):
+    """Debian's nginx as HTTPS before an Orthanc, whose own HTTPS crashes at Debian 12's OpenSSL."""
+
+    def __init__(
+        self,
+        folder: Path,
+        orthanc: Orthanc,
+        certificate: Path,
+        key: Path,
+        *,
+        rules: str = "",
+        ca: Path | None = None,
+    ) -> None:
+        super().__init__(folder)
+        verify = f"ssl_verify_client on; ssl_client_certificate {ca};" if ca else ""
+        self.settings = f"""
+daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
+events {{}}
+http {{
+  access_log off; client_max_body_size 0; proxy_request_buffering off; proxy_http_version 1.1;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  server {{
+    listen {LOOPBACK}:{self.port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; {verify}
+    location / {{ {rules} proxy_pass http://{LOOPBACK}:{orthanc.http_port}; }}
+  }}
+}}
+"""
+
+    def command(self) -> list[str]:
+        binary = Path("/usr/sbin/nginx")
+        assert binary.exists(), "nginx is missing: apt-get install nginx-light"
+        config = self.folder / "nginx.conf"
+        config.write_text(self.settings)
+        return [str(binary), "-c", str(config), "-e", str(self.folder / "error.log")]
+
+    @property
+    def url(self) -> str:
+        """Of Orthanc's DICOMweb services."""
+        return f"https://{LOOPBACK}:{self.port}/dicom-web"

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from node import reach
 from node.commands.options import config_option, json_option, now, print_json
 from node.config import Peer, Settings
 from node.config_file import load
-from node.dimse import scu
 from node.dimse.tls import TLSFilesError, acceptor_context, requestor_context
 from node.entities import Event
 from node.errors import AenodeError, ConfigError, PeerError
@@ -31,7 +31,7 @@ _PROGRESS_FROM = 100  # files; fewer are read in a blink
 
 @click.command()
 @config_option
-@click.option("--peers", is_flag=True, help="Also ask every peer with an address for a C-ECHO.")
+@click.option("--peers", is_flag=True, help="Also ask every peer that we can reach whether it answers.")
 @click.option(
     "--models", is_flag=True, help="Also prove every pipeline's model; needs the worker's packages."
 )
@@ -56,7 +56,7 @@ def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
             click.echo(str(error), err=True)
         sys.exit(2)
     faults = _tls_faults(settings)
-    answers = [_echo(settings, peer) for peer in settings.peers if peer.address] if peers else []
+    answers = [_echo(settings, peer) for peer in settings.peers if peer.reachable] if peers else []
     verdicts = _verify(dict.fromkeys(p.model for p in settings.pipelines)) if models else []
     if as_json:
         found = {"file": str(config), "problems": [], "tls": faults, "peers": answers, "models": verdicts}
@@ -69,7 +69,7 @@ def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
         for fault in faults:
             click.echo(f"{fault['setting']}: {fault['error']}")
         for answer in answers:
-            click.echo(f"{answer['peer']}: {answer['error'] or 'answers C-ECHO'}")
+            click.echo(f"{answer['peer']}: {answer['error'] or 'answers'}")
         for verdict in verdicts:
             click.echo(f"{verdict['model']}: {verdict['error'] or 'whole'}")
     sys.exit(1 if any(said["error"] for said in [*faults, *answers, *verdicts]) else 0)
@@ -92,7 +92,7 @@ def _tls_faults(settings: Settings) -> list[dict[str, str]]:
 
 def _echo(settings: Settings, peer: Peer) -> dict[str, str]:
     try:
-        scu.echo(peer, settings.node.ae_title, timeout=5)
+        reach.echo(peer, settings.node.ae_title, timeout=5)
     except PeerError as error:
         return {"peer": peer.name, "error": str(error)}
     return {"peer": peer.name, "error": ""}

@@ -3,6 +3,7 @@
 import ipaddress
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from node.commands.options import config_option, json_option, print_json
 from node.config import Peer, Settings, host_port
 from node.config_file import load
+from node.dicomweb.probing import probe as ask_web
 from node.dimse.outputs import COMPRESSED_SYNTAXES, IMAGE_OUTPUTS, NATIVE_SYNTAXES, OUTPUT_CLASSES
 from node.dimse.probing import Findings
 from node.dimse.probing import probe as ask
@@ -44,10 +46,13 @@ def probe(name: str, timeout: float, config: Path, as_json: bool) -> None:
     """
     settings = load(config)
     peer = settings.peer(name)
-    if peer is None or peer.address is None:
-        known = ", ".join(p.name for p in settings.peers if p.address) or "none is set up"
+    if peer is None or not peer.reachable:
+        known = ", ".join(p.name for p in settings.peers if p.reachable) or "none is set up"
         raise click.BadParameter(f"no peer with an address is called {name!r}; {known}", param_hint="PEER")
-    found = ask(peer, settings.node.ae_title, timeout=timeout)
+    if peer.dicomweb is None:
+        found = ask(peer, settings.node.ae_title, timeout=timeout)
+    else:
+        found = ask_web(peer, timeout=timeout)
     warnings = warnings_of(found, peer, settings)
     if as_json:
         print_json({"findings": found, "warnings": warnings})
@@ -74,8 +79,8 @@ def warnings_of(found: Findings, peer: Peer, settings: Settings) -> list[str]:
         better = [kind for kind, has in (("commitment", found.commitment), ("find", found.find)) if has]
         if better:
             said.append(f'prove = "none", but {peer.name} could prove what it keeps: "{better[0]}"')
-    if peer.tls is None and not _is_loopback(peer):
-        said.append("results go there in the clear; tls is not set")
+    if _in_the_clear(peer):
+        said.append("results go there in the clear")
     return said
 
 
@@ -85,7 +90,7 @@ def _without_storage(found: Findings, settings: Settings) -> list[str]:
     for output, users in _wanted(found.peer, settings).items():
         classes = [accepted for accepted in found.accepted if accepted.output == output]
         lacking = [accepted.sop_class.name for accepted in classes if not accepted.storable]
-        if len(lacking) == len(classes):
+        if classes and len(lacking) == len(classes):
             made_by = ", ".join(users)
             said.append(f"{output} (of {made_by}) would be DEAD: no {', '.join(lacking)} is accepted")
         elif lacking:
@@ -106,8 +111,15 @@ def _wanted(peer: str, settings: Settings) -> dict[Output, list[str]]:
     return {output: wanted[output] for output in OUTPUT_CLASSES if output in wanted}
 
 
-def _is_loopback(peer: Peer) -> bool:
-    host = host_port(peer.address or "")[0]
+def _in_the_clear(peer: Peer) -> bool:
+    """Whether results leave this machine without TLS."""
+    if peer.dicomweb is not None:
+        url = urlsplit(peer.dicomweb)
+        return url.scheme == "http" and not _is_loopback(url.hostname or "")
+    return peer.tls is None and not _is_loopback(host_port(peer.address or ":0")[0])
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -115,7 +127,12 @@ def _is_loopback(peer: Peer) -> bool:
 
 
 def _print(found: Findings, peer: Peer) -> None:
-    click.secho(f"{peer.name}: {peer.ae_title} at {peer.address}", bold=True)
+    where = peer.dicomweb or f"{peer.ae_title} at {peer.address}"
+    click.secho(f"{peer.name}: {where}", bold=True)
+    if peer.dicomweb is not None:
+        if found.echo_seconds is not None:
+            click.echo(f"answers QIDO-RS in {found.echo_seconds * 1000:.0f} ms; what it stores is not asked")
+        return
     if found.echo_seconds is not None:
         click.echo(f"answers C-ECHO in {found.echo_seconds * 1000:.0f} ms; {escape(found.implementation)}")
     if not found.accepted:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from node import log as logs
+from node import reach
 from node.commands.options import config_option, now, stop_on_signals
 from node.config import Deliver, Peer
 from node.config_file import SettingsFile, load
@@ -20,7 +21,6 @@ from node.deliver.outbox import Outbox
 from node.deliver.proof import CommitmentProof, FindProof
 from node.deliver.rejection import Rejections
 from node.deliver.retention import Retention
-from node.dimse import scu
 from node.errors import AenodeError
 from node.index import Index, LeaseLost
 from node.receive import serve
@@ -113,7 +113,7 @@ class Routing:
         settings = file.settings
         self._several = settings.index.routers == "several"
         self._lease = ActiveRouter(index, settings.index.lease_seconds)
-        self._router = Router(file, index, Submitter(settings.broker_url), scu.count_instances, now)
+        self._router = Router(file, index, Submitter(settings.broker_url), reach.count_instances, now)
         self._outbox = outbox(file, index)
         self._retention = Retention(file, index)
         self._rejections = Rejections(file, index, now)
@@ -199,7 +199,7 @@ def outbox(file: SettingsFile, index: Index) -> Outbox:
 
     def echo(peer: Peer) -> None:
         settings = file.settings
-        scu.echo(peer, settings.node.ae_title, timeout=settings.deliver.timeout_seconds)
+        reach.echo(peer, settings.node.ae_title, timeout=settings.deliver.timeout_seconds)
 
     def note(peer: str, state: State, at: datetime, reason: str, probe_at: datetime | None) -> None:
         index.record_breaker(peer, state, at, probe_at=probe_at, reason=reason)

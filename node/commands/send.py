@@ -7,10 +7,10 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from node import reach
 from node.commands.options import config_option, json_option, print_json
 from node.config import Peer
 from node.config_file import load
-from node.dimse import scu
 from node.errors import AenodeError
 
 
@@ -50,8 +50,8 @@ def send(
     else:
         settings = load(config)
         found = settings.peer(name or "")
-        if found is None or found.address is None:
-            known = ", ".join(p.name for p in settings.peers if p.address) or "none is set up"
+        if found is None or not found.reachable:
+            known = ", ".join(p.name for p in settings.peers if p.reachable) or "none is set up"
             raise click.BadParameter(
                 f"no peer with an address is called {name!r}; {known}", param_hint="--to"
             )
@@ -63,7 +63,7 @@ def send(
         raise AenodeError("there is no file in what was named")
     results = list(
         track(
-            scu.store_each(peer, own_ae, paths, timeout=timeout),
+            reach.store_each(peer, own_ae, paths, timeout=timeout),
             "sending",
             total=len(paths),
             console=Console(stderr=True),

@@ -18,10 +18,10 @@ from node.config_file import SettingsFile
 from node.deliver.breaker import AlwaysClosed, Breaker
 from node.deliver.proof import Proof
 from node.deliver.sending import Sender, send
-from node.dimse.scu import store_each
 from node.entities import Delivery
 from node.errors import IllegalTransition, PeerError
 from node.index import DeliveryOutcome, Index, LeaseLost, Turn
+from node.reach import store_each
 from node.states import DeliveryState
 
 log = logging.getLogger("aenode.deliver")
@@ -110,7 +110,7 @@ class Outbox:
         return ended
 
     def _has_work(self, peer: Peer, now: datetime) -> bool:
-        if self._stopping.is_set() or peer.address is None or not self._breaker.permits(peer.name, now):
+        if self._stopping.is_set() or not peer.reachable or not self._breaker.permits(peer.name, now):
             return False
         with self._taking:
             taken = len(self._under_way)
@@ -228,7 +228,7 @@ class Outbox:
 
     def _explain_strays(self, settings: Settings, now: datetime) -> None:
         """Tell the timeline why deliveries wait whose peer the settings no longer have."""
-        addressed = {peer.name for peer in settings.peers if peer.address}
+        addressed = {peer.name for peer in settings.peers if peer.reachable}
         for name in (status.peer for status in self._index.status().peers):
             if name in addressed:
                 continue

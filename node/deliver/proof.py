@@ -15,10 +15,10 @@ from typing import Protocol
 from node.backoff import delay
 from node.config import Deliver, Peer
 from node.dimse.commitment import request_commitment
-from node.dimse.finding import listed_instances
 from node.dimse.requestor import NothingAccepted
 from node.entities import Delivery
 from node.index import DeliveryOutcome, Index
+from node.reach import listed_instances
 from node.states import DeliveryState
 
 log = logging.getLogger("aenode.deliver")
@@ -37,7 +37,7 @@ class Proof(Protocol):
 
 
 class FindProof:
-    """Proof by C-FIND at IMAGE level."""
+    """Proof by C-FIND at IMAGE level, or QIDO-RS."""
 
     def __init__(self, index: Index, settings: Callable[[], Deliver], clock: Callable[[], datetime]) -> None:
         self._index = index

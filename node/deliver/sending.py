@@ -1,6 +1,6 @@
 """One association's worth of deliveries: what each result means for its delivery.
 
-How files travel is a `Sender`'s business: `node.dimse.scu.store_each` is the one for DICOM peers, and
+How files travel is a `Sender`'s business: `node.reach.store_each` is the one that a node uses, and
 any other with its signature may stand in for some peers.
 """
 

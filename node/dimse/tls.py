@@ -1,7 +1,7 @@
 """DICOM TLS (PS3.15 B): the contexts of acceptor and requestor, and a session as a connection.
 
-TLS 1.2 and 1.3 with ECDHE and AES-GCM only, no compression and no renegotiation: what BCP 195 (RFC
-9325) recommends and the BCP 195 profiles of PS3.15 B ask for, the extended one included.
+TLS 1.2 with ECDHE and AES-GCM, or 1.3, no compression and no renegotiation: what BCP 195 (RFC 9325)
+recommends and the BCP 195 profiles of PS3.15 B ask for, the extended one included.
 """
 
 import os
@@ -18,7 +18,7 @@ from node.config import TLS, PeerTLS
 from node.errors import AenodeError
 
 MINIMUM = ssl.TLSVersion.TLSv1_2
-CIPHERS = "ECDHE+AESGCM"  # of TLS 1.2; the suites of TLS 1.3 are all of that kind
+CIPHERS = "ECDHE+AESGCM"  # of TLS 1.2; TLS 1.3 has no weaker ones
 
 
 class TLSFilesError(AenodeError):

@@ -46,7 +46,7 @@ class Source:
 
     def may_ask(self, peer: Peer | None, now: datetime) -> bool:
         """Whether a peer can be asked: it has an address, answers C-FIND, and did not just fail to."""
-        if peer is None or peer.address is None or not peer.find:
+        if peer is None or not peer.reachable or not peer.find:
             return False
         return self._spared_until.get(peer.name, now) <= now
 

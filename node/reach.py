@@ -1,0 +1,43 @@
+"""How a peer is reached: over DICOMweb where its settings have a URL, else by DIMSE."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from node.config import Peer
+from node.dicomweb import qido, stow
+from node.dimse import finding, scu
+from node.dimse.scu import StoreResult
+
+
+def store_each(
+    peer: Peer, own_ae: str, files: Sequence[Path], *, timeout: float = 30
+) -> Generator[StoreResult, None, None]:
+    """Send Part-10 files, each result as soon as it is known. Raises PeerError."""
+    send = scu.store_each if peer.dicomweb is None else stow.store_each
+    return send(peer, own_ae, files, timeout=timeout)
+
+
+def echo(peer: Peer, own_ae: str, *, timeout: float = 30) -> None:
+    """Ask whether the peer answers: C-ECHO, or a QIDO-RS query for one study. Raises PeerError."""
+    if peer.dicomweb is None:
+        scu.echo(peer, own_ae, timeout=timeout)
+    else:
+        qido.answers(peer, timeout=timeout)
+
+
+def count_instances(
+    peer: Peer, own_ae: str, series_uid: str, *, study_uid: str = "", timeout: float = 30
+) -> int | None:
+    """How many instances of a series the peer lists; None where it does not say. Raises PeerError."""
+    if peer.dicomweb is None:
+        return scu.count_instances(peer, own_ae, series_uid, study_uid=study_uid, timeout=timeout)
+    return qido.count_instances(peer, series_uid, study_uid=study_uid, timeout=timeout)
+
+
+def listed_instances(
+    peer: Peer, own_ae: str, series: list[tuple[str, str]], *, timeout: float = 30
+) -> dict[str, set[str]]:
+    """The SOP Instance UIDs that a peer lists of each series, by SeriesInstanceUID. Raises PeerError."""
+    if peer.dicomweb is None:
+        return finding.listed_instances(peer, own_ae, series, timeout=timeout)
+    return qido.listed_instances(peer, series, timeout=timeout)
