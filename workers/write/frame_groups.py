@@ -2,19 +2,35 @@
 
 from pydicom import Dataset
 
+from workers.write.iod import module_keywords
 from workers.write.provenance import code
 
 _SHARED, _OWN = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
 def put_frame_derivation(ds: Dataset, source: Dataset) -> None:
-    """FrameType DERIVED in every group, and a DerivationImageSequence a frame (PS3.3 C.7.6.16.2.6)."""
+    """FrameType DERIVED in every group, and a DerivationImageSequence a frame (PS3.3 C.7.6.16.2.6).
+
+    What an image that is not ORIGINAL may not hold is taken out, as is a mapping to real world values
+    that does not say what it maps to; a CT's RescaleType becomes HU, which it was read as.
+    """
+    if _OWN not in ds:
+        return
+    for keyword in module_keywords("mr-pulse-sequence", "bulk-motion-synchronization"):
+        ds.pop(keyword, None)
     for group in (*ds.get(_SHARED, []), *ds.get(_OWN, [])):
         group.pop("DerivationImageSequence", None)
-        for element in group:
+        for element in [e for e in group if e.VR == "SQ"]:
             if element.keyword.endswith("FrameTypeSequence"):
                 for item in element.value:
                     item.FrameType = ["DERIVED", *list(item.get("FrameType") or [])[1:]]
+            unsaid = [not item.get("LUTExplanation") for item in element.value]
+            if element.keyword == "RealWorldValueMappingSequence" and any(unsaid):
+                del group[element.tag]
+            if element.keyword == "PixelValueTransformationSequence" and ds.get("Modality") == "CT":
+                for item in element.value:
+                    item.RescaleType = "HU"
+    ds.SourceImageEvidenceSequence = [_evidence(source)]
     for number, group in enumerate(ds.get(_OWN, []), start=1):
         image = Dataset()
         image.ReferencedSOPClassUID = source.SOPClassUID
@@ -28,6 +44,17 @@ def put_frame_derivation(ds: Dataset, source: Dataset) -> None:
         derivation.SourceImageSequence = [image]
         derivation.DerivationCodeSequence = [code("113087", "DCM", "Smoothing")]
         group.DerivationImageSequence = [derivation]
+
+
+def _evidence(source: Dataset) -> Dataset:
+    image, series, study = Dataset(), Dataset(), Dataset()
+    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    series.SeriesInstanceUID = source.SeriesInstanceUID
+    series.ReferencedSOPSequence = [image]
+    study.StudyInstanceUID = source.StudyInstanceUID
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def same_places(ds: Dataset, source: Dataset) -> list[str]:

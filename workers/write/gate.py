@@ -274,7 +274,13 @@ def examine_geometry(ds: Dataset, source: Dataset) -> list[str]:
         f"{keyword} differs from the source's"
         for keyword in _SAME_GEOMETRY
         if not _equal(ds.get(keyword), source.get(keyword))
+        and not (keyword == "PixelSpacing" and keyword not in ds and _no_length(source.get(keyword)))
     ]
+
+
+def _no_length(value: object) -> bool:
+    """Whether a spacing of the source says nothing: zero is none."""
+    return not all(number > 0 for number in _numbers(value))
 
 
 def _equal(one: object, other: object) -> bool:

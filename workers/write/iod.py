@@ -98,9 +98,9 @@ def unpaired_body_parts() -> frozenset[str]:
 
 
 @cache
-def anatomic_region(body_part: str) -> tuple[str, str, str] | None:
-    """Code value, scheme and meaning of an unpaired BodyPartExamined (PS3.16 annex L), or None."""
+def anatomic_region(body_part: str, *, unpaired: bool = False) -> tuple[str, str, str] | None:
+    """Code value, scheme and meaning of a BodyPartExamined (PS3.16 annex L), or None where it has none."""
     code, paired = get_anatomic_region_map().get(body_part, (None, True))
-    if code is None or paired:
+    if code is None or (paired and unpaired):
         return None
     return str(code.value), str(code.scheme_designator), str(code.meaning)

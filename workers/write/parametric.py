@@ -74,7 +74,7 @@ def write_parametric(found: Marked, folder: Path, now: datetime) -> list[Produce
 
 def put_anatomy(ds: Dataset, body_part: str) -> None:
     """FrameAnatomySequence of an unpaired body part; dcmqi cannot read a map without it."""
-    if (region := anatomic_region(body_part)) is None:
+    if (region := anatomic_region(body_part, unpaired=True)) is None:
         return
     anatomy = Dataset()
     anatomy.FrameLaterality = "U"
