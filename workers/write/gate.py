@@ -236,7 +236,11 @@ def _identity(ds: Dataset, source: Dataset) -> list[str]:
         for keyword in sorted(IDENTITY)
         if str(ds.get(keyword) or "") != str(source.get(keyword) or "")
     ]
-    if source.get("LossyImageCompression") == "01" and ds.get("LossyImageCompression") != "01":
+    if (
+        "Rows" in ds
+        and source.get("LossyImageCompression") == "01"
+        and ds.get("LossyImageCompression") != "01"
+    ):
         found.append("the lossy history is lost")
     if ds.SOPClassUID == SecondaryCaptureImageStorage and ds.get("BurnedInAnnotation") != "YES":
         found.append("a labelled capture must say BurnedInAnnotation YES")

@@ -14,7 +14,13 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 from pydicom.valuerep import DSfloat, validate_value
 
 from workers.read.kinds import KINDS, Kind
-from workers.write.iod import anatomic_region, required_of, unpaired_body_parts
+from workers.write.iod import (
+    INSTEAD_OF_POSITION,
+    anatomic_region,
+    iod_of,
+    required_of,
+    unpaired_body_parts,
+)
 
 # Whose image it is: taken over as it stands, even where a value is longer than the standard allows,
 # because an archive files by it.
@@ -107,9 +113,10 @@ def _sound(element: DataElement) -> DataElement | None:
 
 def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
     """Take out what is empty or ruled out by another attribute, and add what had a value to `faulty`."""
-    required = required_of(ds)
+    iod = iod_of(str(ds.get("SOPClassUID", "")))
+    kept = required_of(ds).keys() | (iod.may_be_empty - INSTEAD_OF_POSITION if iod else frozenset())
     for element in list(ds):
-        if element.is_empty and element.keyword not in required:
+        if element.is_empty and element.keyword not in kept:
             del ds[element.tag]
     if "PixelSpacing" in ds:
         ds.pop("PixelAspectRatio", None)
