@@ -7,13 +7,14 @@ is published before every object of the result has passed the gate.
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -21,11 +22,11 @@ from models import anomaly, denoiser, weights
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
-from workers.read import Volume, read_series
+from workers.read import Volume, read_volumes
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
-from workers.write.derived import write_derived
+from workers.write.derived import write_parts
 from workers.write.provenance import Provenance
 
 log = logging.getLogger("aenode.work")
@@ -146,8 +147,10 @@ def _produce(
         attempt.model, attempt.weights_sha256 = f"{model.name} {model.version}", model.weights_sha256
         outputs = _outputs(spec, model)
     with attempt.timed("read"):
-        volume = read_series([data / _inside(instance.path) for instance in spec.instances])
-        attempt.notes += volume.notes
+        volumes = read_volumes([data / _inside(instance.path) for instance in spec.instances])
+        attempt.notes += dict.fromkeys(note for volume in volumes for note in volume.notes)
+        if len(volumes) > 1:
+            attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
     provenance = Provenance(
         pipeline=spec.pipeline.name,
         model=model.name,
@@ -159,28 +162,64 @@ def _produce(
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
         supersedes=spec.supersedes,
     )
-    _require_modality(volume, model)
+    _require_modality(volumes[0], model)
     if model.kind == "denoiser":
-        with attempt.timed("model"):
-            denoised = _denoised(model, volume, spec)
-        with attempt.timed("write"):
-            artifacts = write_derived(volume, denoised, provenance, folder, now, attempt.notes)
-        with attempt.timed("gate"):
-            gate.check(folder, artifacts, volume, denoised)
-    else:
-        with attempt.timed("model"):
-            scores = anomaly.score(
-                model,
-                volume.voxels,
-                padding=volume.padding,
-                spacing=volume.spacing[1:],
-                slice_mm=volume.spacing[0],
-            )
-        with attempt.timed("write"):
-            artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
-        with attempt.timed("gate"):
-            gate.check(folder, artifacts, volume)
+        return _derived(attempt, model, volumes, provenance, folder, now)
+    return _bundle(attempt, model, volumes, provenance, folder, now, outputs)
+
+
+def _derived(
+    attempt: _Attempt,
+    model: LoadedModel,
+    volumes: Sequence[Volume],
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+) -> list[ProducedArtifact]:
+    with attempt.timed("model"):
+        parts = [(volume, _denoised(model, volume, attempt.spec)) for volume in volumes]
+    with attempt.timed("write"):
+        artifacts = write_parts(parts, provenance, folder, now, attempt.notes)
+    with attempt.timed("gate"):
+        gate.check_parts(folder, artifacts, parts)
     return artifacts
+
+
+def _bundle(
+    attempt: _Attempt,
+    model: LoadedModel,
+    volumes: Sequence[Volume],
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+    outputs: tuple[Output, ...],
+) -> list[ProducedArtifact]:
+    if len(volumes) > 1:
+        raise SeriesRefused(
+            f"The series holds {len(volumes)} volumes ({_labels(volumes)}); an anomaly model reads one."
+        )
+    (volume,) = volumes
+    if not np.isfinite(volume.spacing[1:]).all():
+        raise SeriesRefused("The images have no pixel spacing, so that no region of them could be measured.")
+    with attempt.timed("model"):
+        scores = anomaly.score(
+            model,
+            volume.voxels,
+            padding=volume.padding,
+            spacing=volume.spacing[1:],
+            slice_mm=None if volume.flat else volume.spacing[0],
+        )
+    with attempt.timed("write"):
+        artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
+    with attempt.timed("gate"):
+        gate.check(folder, artifacts, volume)
+    return artifacts
+
+
+def _labels(volumes: Sequence[Volume]) -> str:
+    """What tells volumes apart, the first few of many."""
+    names = [volume.label or f"{'×'.join(map(str, volume.voxels.shape))}" for volume in volumes]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def load_model(name_or_path: str, device: str) -> LoadedModel:
