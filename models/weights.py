@@ -23,7 +23,7 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import safetensors
@@ -31,13 +31,14 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-Kind = Literal["denoiser", "anomaly"]
+Kind = Literal["denoiser", "anomaly", "vae"]
 
 FORMAT = 1
 ZOO = Path(__file__).parent / "zoo"
 ARCHITECTURES = {
     "bf-rae": ("models.denoiser", "BFRAE"),
     "coarse-dae": ("models.anomaly", "CoarseDAE"),
+    "vae": ("models.vae", "VAE"),
 }
 CARD, WEIGHTS, CARD_TEXT, CALIBRATION = "model.json", "model.safetensors", "CARD.md", "calibration.npz"
 GOLDEN_INPUT, GOLDEN_OUTPUT = "golden/input.npy", "golden/output.npy"
@@ -226,8 +227,8 @@ def _faults_of_card(card: object) -> list[str]:
         faults.append(f"name {card.get('name')!r} is not of lower-case letters, digits, - and _")
     if not _VERSION.fullmatch(str(card.get("version"))):
         faults.append(f"version {card.get('version')!r} is not like 1.2.3")
-    if card.get("kind") not in ("denoiser", "anomaly"):
-        faults.append(f"kind {card.get('kind')!r} is neither denoiser nor anomaly")
+    if card.get("kind") not in get_args(Kind):
+        faults.append(f"kind {card.get('kind')!r} is none of {', '.join(get_args(Kind))}")
     architecture = card.get("architecture")
     if not isinstance(architecture, dict) or not isinstance(architecture.get("arguments"), dict):
         faults.append("architecture has no id and arguments")

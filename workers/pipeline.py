@@ -197,7 +197,9 @@ def _inside(path: str) -> PurePosixPath:
 
 
 def _require_outputs(spec: JobSpec, model: LoadedModel) -> None:
-    possible = OUTPUT_OF[model.kind]
+    possible = OUTPUT_OF.get(model.kind)
+    if possible is None:
+        raise ModelRefused(f"a model of kind {model.kind} gives nothing to send; see `aenode models encode`")
     if set(spec.pipeline.outputs) != {possible}:
         raise ModelRefused(
             f"pipeline {spec.pipeline.name!r} asks model {model.name!r} for "
