@@ -1,6 +1,7 @@
 """Features of a series for the domain gate, as each kind of model sees it, and their fit at packing."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,11 @@ def prepared_features(network: nn.Module, prepared: Prepared, device: str = "cpu
         raise OutsideDomain("no slice shows enough of the body part")
     seen = [brightness(prepared.image[k], prepared.foreground[k]) for k in kept]
     return np.concatenate((encoder_features(network, prepared.image[kept][:, None], device), seen), axis=1)
+
+
+def domain_arrays(domain: Domain | None) -> dict[str, NDArray[Any]]:
+    """What calibration.npz holds of a domain; nothing of none."""
+    return {} if domain is None else domain.to_arrays()
 
 
 def denoiser_domain(network: nn.Module, cases: Sequence[Case], modality: str, seed: int = 1) -> Domain | None:

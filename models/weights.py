@@ -192,6 +192,19 @@ def save(
     partial.rename(folder)
 
 
+def repack(source: Path, folder: Path, model: LoadedModel, version: str) -> None:
+    """Write `model` to `folder` as another version of `source`: same weights, another calibration."""
+    card, contents, faults = _read(source)
+    if faults:
+        raise WeightsError(f"model folder {source.name!r}: " + "; ".join(faults))
+    kept = {name: value for name, value in card.items() if name not in ("files", "sha256", "format")}
+    text = (
+        contents[CARD_TEXT].decode().replace(f"{card['name']} {card['version']}", f"{card['name']} {version}")
+    )
+    golden = _array(contents[GOLDEN_INPUT], GOLDEN_INPUT)
+    save(folder, model.network, {**kept, "version": version}, golden, text, model.calibration)
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
     """The card, each listed file's bytes, and the faults found; with faults, use neither."""
     try:

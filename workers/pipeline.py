@@ -21,6 +21,7 @@ from models import anomaly, denoiser, weights
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import JobSpec, Manifest, ProducedArtifact
+from workers.domain_gate import admit
 from workers.read import Volume, read_series
 from workers.results import Claim, claimed, finished
 from workers.write import gate
@@ -144,6 +145,9 @@ def _produce(
     with attempt.timed("read"):
         volume = read_series([data / _inside(instance.path) for instance in spec.instances])
         attempt.notes += volume.notes
+    with attempt.timed("domain"):
+        verdict = admit(volume, model)
+        attempt.notes += [f"amber: {note}" for note in verdict.notes]
     provenance = Provenance(
         pipeline=spec.pipeline.name,
         model=model.name,
@@ -153,8 +157,8 @@ def _produce(
         limit_sigma=spec.pipeline.limit_sigma,
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
+        domain=verdict.tag,
     )
-    _require_modality(volume, model)
     if model.kind == "denoiser":
         with attempt.timed("model"):
             denoised = _denoised(model, volume, spec)
@@ -205,13 +209,6 @@ def _require_outputs(spec: JobSpec, model: LoadedModel) -> None:
             f"pipeline {spec.pipeline.name!r} asks model {model.name!r} for "
             f"{', '.join(spec.pipeline.outputs)}; a model of kind {model.kind} gives {possible}"
         )
-
-
-def _require_modality(volume: Volume, model: LoadedModel) -> None:
-    # The score has no modality to look at, and a denoiser's noise model is one modality's.
-    wanted = str(model.card.get("input", {}).get("modality", "CT" if model.kind == "denoiser" else ""))
-    if wanted and wanted != volume.modality:
-        raise SeriesRefused(f"Model {model.name!r} is for {wanted}, the series is {volume.modality}.")
 
 
 def _denoised(model: LoadedModel, volume: Volume, spec: JobSpec) -> denoiser.Denoised:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
+from workers.gate_command import gate
 from workers.options import json_option, one_line_errors
 from workers.vae_commands import encode, sample
 
@@ -27,6 +28,7 @@ def models() -> None:
 
 
 models.add_command(encode)
+models.add_command(gate)
 models.add_command(sample)
 
 
