@@ -50,13 +50,19 @@ class CoarseDAE(nn.Module):
         self.up = nn.ModuleList(_Block(2 * flat, flat, groups) for _, flat in pairs)
         self.out = nn.Conv2d(widths[0], 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Draw the image again as a normal person's."""
+    def scales(self, image: Tensor) -> list[Tensor]:
+        """The encoder's answer at every resolution, the finest first."""
         kept = []
         x = image
         for level, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if level else x)  # (B, width, H / 2^level, W / 2^level)
             kept.append(x)
+        return kept
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Draw the image again as a normal person's."""
+        kept = self.scales(image)
+        x = kept[-1]
         for grow, block, skip in zip(self.grow, self.up, kept[-2::-1], strict=True):
             x = block(torch.cat([grow(x), skip], dim=1))
         out: Tensor = self.out(x)

@@ -86,11 +86,15 @@ class BFRAE(nn.Module):
         self.leave = nn.Conv2d(low, 4, 3, padding=1, bias=False)
         nn.init.zeros_(self.leave.weight)  # a new network passes its input on
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 4, H, W) → (B, 1, H, W)."""
+    def scales(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The encoder's answer at half, a quarter and an eighth of the resolution."""
         low = self.encode_low(self.enter(functional.pixel_unshuffle(x, 2)))  # (B, 32, H/2, W/2)
         middle = self.encode_middle(self.down_low(low))  # (B, 64, H/4, W/4)
-        high = self.bottom(self.down_middle(middle))  # (B, 128, H/8, W/8)
+        return [low, middle, self.bottom(self.down_middle(middle))]  # (B, 128, H/8, W/8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 4, H, W) → (B, 1, H, W)."""
+        low, middle, high = self.scales(x)
         middle = self.decode_middle(self.up_middle(high) + middle)
         low = self.decode_low(self.up_low(middle) + low)
         noise = functional.pixel_shuffle(self.leave(low), 2)

@@ -79,13 +79,15 @@ def fit(
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     judged_by: str = "loss",
     describe: dict[str, Any] | None = None,
+    at_step: Callable[[int], None] = lambda _step: None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train `network` in place, or go on where a run in `run_folder` stopped.
 
     `draw` makes a batch from the step's generator (torch's own is seeded too); `loss` takes the network
     and a batch; `validate` measures the averaged network, and the lowest `judged_by` among its measures
-    ("loss": the mean training loss) is the best. `describe` is kept with the settings. Raises
+    ("loss": the mean training loss) is the best. `at_step` is told each step before its batch is drawn;
+    `describe` is kept with the settings. Raises
     TrainingError when the folder holds a run of other settings or the loss is not finite.
     """
     device = torch.device(settings.device)
@@ -102,6 +104,7 @@ def fit(
     total, counted, began, first, reported = 0.0, 0, time.monotonic(), step, 0.0
     while step < settings.steps:
         torch.manual_seed(settings.seed * 1_000_003 + step)
+        at_step(step)
         batch = draw(np.random.default_rng([settings.seed, step]))
         rate = _rate(settings, step)
         for group in optimizer.param_groups:

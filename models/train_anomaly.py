@@ -149,7 +149,7 @@ def draw(pool: Pool, rng: np.random.Generator, noise: NoiseSettings, *, mirror: 
     """A batch: slices moved, turned and re-lit at random, with coarse noise on the foreground."""
     chosen = torch.from_numpy(rng.choice(len(pool.weights), size=_BATCH, p=pool.weights))
     stack = torch.cat([pool.image[chosen], pool.foreground[chosen]], dim=1)
-    stack = functional.grid_sample(stack, _movement(stack, rng, mirror=mirror), align_corners=False)
+    stack = functional.grid_sample(stack, movement(stack, rng, mirror=mirror), align_corners=False)
     mask = (stack[:, 1:] > 0.5).float()
     gamma = torch.from_numpy(rng.uniform(0.9, 1.1, (_BATCH, 1, 1, 1)).astype(np.float32))
     clean = stack[:, :1].clamp(0, 1).pow(gamma) * mask
@@ -269,7 +269,7 @@ def normal_errors(
     )
 
 
-def _movement(stack: Tensor, rng: np.random.Generator, *, mirror: bool) -> Tensor:
+def movement(stack: Tensor, rng: np.random.Generator, *, mirror: bool) -> Tensor:
     """Sampling grid of a random turn (±10°), stretch (±12 %), shift (±5 %) and mirroring per slice."""
     count, _, height, width = stack.shape
     angle = np.deg2rad(rng.uniform(-10, 10, count))

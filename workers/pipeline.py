@@ -22,6 +22,7 @@ from models import anomaly, denoiser, weights
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
+from workers.domain_gate import admit
 from workers.read import Volume, read_volumes
 from workers.results import Claim, claimed, finished
 from workers.write import gate
@@ -151,6 +152,9 @@ def _produce(
         attempt.notes += dict.fromkeys(note for volume in volumes for note in volume.notes)
         if len(volumes) > 1:
             attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
+    with attempt.timed("domain"):
+        verdicts = [admit(volume, model) for volume in volumes]
+        attempt.notes += dict.fromkeys(f"amber: {note}" for verdict in verdicts for note in verdict.notes)
     provenance = Provenance(
         pipeline=spec.pipeline.name,
         model=model.name,
@@ -161,8 +165,8 @@ def _produce(
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
         supersedes=spec.supersedes,
+        domain="; ".join(dict.fromkeys(verdict.tag for verdict in verdicts if verdict.tag)),
     )
-    _require_modality(volumes[0], model)
     if model.kind == "denoiser":
         return _derived(attempt, model, volumes, provenance, folder, now)
     return _bundle(attempt, model, volumes, provenance, folder, now, outputs)
@@ -242,7 +246,9 @@ def _inside(path: str) -> PurePosixPath:
 
 def _outputs(spec: JobSpec, model: LoadedModel) -> tuple[Output, ...]:
     """The outputs asked for that the model's kind gives; of the default ones those that it gives."""
-    possible = OUTPUTS_OF[model.kind]
+    possible = OUTPUTS_OF.get(model.kind)
+    if possible is None:
+        raise ModelRefused(f"a model of kind {model.kind} gives nothing to send; see `aenode models encode`")
     asked = spec.pipeline.outputs
     given = tuple(output for output in asked if output in possible)
     if given == asked or (given and asked == DEFAULT_OUTPUTS):
@@ -252,13 +258,6 @@ def _outputs(spec: JobSpec, model: LoadedModel) -> tuple[Output, ...]:
         f"{', '.join(o for o in asked if o not in possible)}; "
         f"a model of kind {model.kind} gives {', '.join(possible)}"
     )
-
-
-def _require_modality(volume: Volume, model: LoadedModel) -> None:
-    # The score has no modality to look at, and a denoiser's noise model is one modality's.
-    wanted = str(model.card.get("input", {}).get("modality", "CT" if model.kind == "denoiser" else ""))
-    if wanted and wanted != volume.modality:
-        raise SeriesRefused(f"Model {model.name!r} is for {wanted}, the series is {volume.modality}.")
 
 
 def _denoised(model: LoadedModel, volume: Volume, spec: JobSpec) -> denoiser.Denoised:

@@ -65,6 +65,7 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         calibration_cases=calibrating,
         trained_people=len({case.person for case in fitted}),
         trained_on=fitted_ready,
+        trained_cases=fitted,
         lineage=lineage(request, settings, time.monotonic() - began),
     )
     pack_anomaly.judge_and_save(

@@ -12,6 +12,7 @@ import torch
 from models import pack_denoiser, weights
 from models.cases import Case, split
 from models.denoiser import BFRAE
+from models.domain_of import denoiser_domain, domain_arrays
 from models.train import SETTINGS, TrainResult, TrainSettings
 from models.train_denoiser import DenoiserSettings, train_denoiser
 from models.train_mr_denoiser import MRDenoiserSettings, train_mr_denoiser
@@ -56,6 +57,7 @@ def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
         trained_people=len({case.person for case in parts[0]}),
         lineage=lineage(request, settings.train, time.monotonic() - began),
         modality=modality,
+        calibration=domain_arrays(denoiser_domain(result.network.eval(), parts[0], modality, request.seed)),
     )
     again = ["aenode", "evaluate", request.name]
     for option, paths in (("--data", request.test), ("--tune", request.data)):

@@ -23,6 +23,8 @@ MODALITY = {
     "ct-anomaly": "CT",
     "brain-mr-anomaly": "MR",
     "chest-xray-anomaly": "DX",
+    "brain-mr-vae": "MR",
+    "chest-xray-vae": "DX",
 }
 _UNKNOWN_LINEAGE = "The data of the site that trained it."
 
@@ -48,6 +50,7 @@ class Request:
     compiled: bool = False
     pixel_mm: float | None = None
     volume: str | None = None
+    loss: str = ""  # instead of the recipe's own
     lineage: dict[str, str] = field(default_factory=dict)  # description, training_data, warning, licence
     command: str = ""
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe's settings

@@ -40,7 +40,7 @@ def test_a_denoiser_gives_a_derived_series(tmp_path: Path, denoiser: Path) -> No
     assert (manifest.outcome, manifest.reason) == ("done", "")
     assert manifest.model == "test-denoise 0.0.1"
     assert len(manifest.weights_sha256) == 64
-    assert set(manifest.seconds) == {"load", "read", "model", "write", "gate"}
+    assert set(manifest.seconds) == {"load", "read", "domain", "model", "write", "gate"}
     assert Manifest.from_json((folder / MANIFEST).read_bytes()) == manifest
     assert sorted(p.name for p in folder.iterdir()) == ["derived", MANIFEST]
     assert not list(tmp_path.glob("results/*.partial"))

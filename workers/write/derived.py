@@ -257,6 +257,8 @@ def _derivation(source: Dataset, provenance: Provenance, denoised: Denoised, sig
         f"{provenance.weights}, strength {denoised.strength:g}, no change beyond strength x "
         f"{denoised.limit_sigma:g} x noise, noise estimated {noise}."
     )
+    if provenance.domain:
+        text += f" {provenance.domain}."
     if before := str(source.get("DerivationDescription") or "").strip():
         text += f" Before that: {before}"
     return text[:_DESCRIPTION_LENGTH]

@@ -31,6 +31,7 @@ class Provenance:
     false_positive_rate: float | None = None  # share of normal pixels above an anomaly model's threshold
     marks: str = "unlike"  # how a marked region differs from normal: "brighter", "darker"
     supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions of the source
+    domain: str = ""  # what an amber domain gate noticed; every object carries it
     program: str = f"{CONTRIBUTING_MANUFACTURER} {installed_version(CONTRIBUTING_MANUFACTURER)}"
 
     @property
@@ -84,7 +85,10 @@ def contributing_equipment(provenance: Provenance, local_now: datetime, what: st
     item.ManufacturerModelName = provenance.algorithm[:64]
     item.SoftwareVersions = [provenance.program[:64], provenance.weights]
     item.ContributionDateTime = local_now.strftime("%Y%m%d%H%M%S.%f%z")
-    item.ContributionDescription = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
+    description = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
+    if provenance.domain:
+        description += f"; {provenance.domain}"
+    item.ContributionDescription = description[:1024]
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     return item
 
