@@ -7,10 +7,18 @@ import re
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import regex
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydicom.datadict import tag_for_keyword
 
 from node.job import DEFAULT_OUTPUTS, Output
@@ -69,12 +77,29 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TLS(_Section):
+    """DICOM TLS as acceptor (PS3.15 B); the certificate is also ours as a requestor."""
+
+    certificate: Path
+    key: Path | None = None
+    ca: Path | None = None
+    require_client_certificate: bool = True
+    bind: Address | None = None
+
+    @model_validator(mode="after")
+    def _clients_need_an_authority(self) -> Self:
+        if self.require_client_certificate and self.ca is None:
+            raise ValueError("require_client_certificate needs ca: the authority that signs the peers'")
+        return self
+
+
 class Node(_Section):
     """Who we are and where the data lies."""
 
     ae_title: AETitle = "AENODE"
     bind: Address = "0.0.0.0:11112"
     data: Path = Path("data")
+    tls: TLS | None = None
 
 
 class Receive(_Section):
@@ -181,13 +206,33 @@ class Log(_Section):
     format: Literal["text", "json"] = "text"
 
 
+class PeerTLS(_Section):
+    """How we speak TLS to a peer; the files are those of node.tls unless others are named."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    server_name: str | None = Field(None, min_length=1)
+    check_name: bool = True
+
+    @model_validator(mode="after")
+    def _a_key_has_its_certificate(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs its certificate")
+        return self
+
+
+def _tls(value: object) -> object:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
 class Peer(_Section):
     """A remote Application Entity. Without an address it can only send to us."""
 
     name: Name
     ae_title: AETitle
     address: Address | None = None
-    tls: bool = False
+    tls: Annotated[PeerTLS | None, BeforeValidator(_tls)] = None
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
     associations: int = Field(1, ge=1, le=16)

@@ -9,11 +9,11 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from node.config import Peer, Pipeline, Rule, Settings
+from node.config import TLS, PeerTLS, Settings
 from node.errors import ConfigError, Problem
 
 
@@ -42,7 +42,12 @@ def load(path: Path) -> Settings:
 
 def _beside(folder: Path, settings: Settings) -> Settings:
     """The settings with their paths made absolute; a model's name of the zoo is no path."""
-    node = settings.node.model_copy(update={"data": (folder / settings.node.data).resolve()})
+    own = settings.node.tls and _absolute(folder, settings.node.tls)
+    node = settings.node.model_copy(update={"data": (folder / settings.node.data).resolve(), "tls": own})
+    peers = tuple(
+        p.model_copy(update={"tls": _with_own(_absolute(folder, p.tls), own)}) if p.tls else p
+        for p in settings.peers
+    )
     pipelines = tuple(
         p.model_copy(update={"model": str((folder / p.model).resolve())})
         if p.model.startswith(("./", "../", "/"))
@@ -52,7 +57,26 @@ def _beside(folder: Path, settings: Settings) -> Settings:
     audit = settings.audit
     if audit.syslog_ca is not None:
         audit = audit.model_copy(update={"syslog_ca": (folder / audit.syslog_ca).resolve()})
-    return settings.model_copy(update={"node": node, "pipelines": pipelines, "audit": audit})
+    made = {"node": node, "peers": peers, "pipelines": pipelines, "audit": audit}
+    return settings.model_copy(update=made)
+
+
+_T = TypeVar("_T", bound=BaseModel)
+
+
+def _absolute(folder: Path, section: _T) -> _T:
+    paths = {name: folder / value for name, value in section if isinstance(value, Path)}
+    return section.model_copy(update=paths)
+
+
+def _with_own(tls: PeerTLS, own: TLS | None) -> PeerTLS:
+    """A peer's TLS settings, with what they leave open taken from node.tls."""
+    if own is None:
+        return tls
+    inherited: dict[str, Path | None] = {} if tls.ca else {"ca": own.ca}
+    if tls.certificate is None:
+        inherited |= {"certificate": own.certificate, "key": own.key}
+    return tls.model_copy(update=inherited)
 
 
 Location = tuple[str | int, ...]
@@ -104,10 +128,18 @@ def _problem(error: dict[str, Any], lines: dict[Location, int]) -> Problem:
 
 
 def _fields_beside(location: Location) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {"peers": Peer, "pipelines": Pipeline, "rules": Rule}
-    first = str(location[0])
-    section = sections.get(first) or type(getattr(Settings(), first))
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, str):
+            section = _section_in(section.model_fields[part].annotation) or section
     return list(section.model_fields)
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    """The section that a field's type holds, such as that of `tuple[Peer, ...]` or `TLS | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
 
 
 def _crossed(table: dict[str, Any], lines: dict[Location, int]) -> list[Problem]:

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from node.commands.options import config_option, json_option, now, print_json
 from node.config import Peer, Settings
 from node.config_file import load
 from node.dimse import scu
+from node.dimse.tls import TLSFilesError, acceptor_context, requestor_context
 from node.entities import Event
 from node.errors import AenodeError, ConfigError, PeerError
 from node.index import Index, SeriesReport, Status
@@ -37,7 +39,8 @@ _PROGRESS_FROM = 100  # files; fewer are read in a blink
 def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
     """Check the settings file: every mistake with its line and what is allowed.
 
-    Exit code 0: right; 1: a peer does not answer or a model is not whole; 2: mistakes in the file.
+    Exit code 0: right; 1: a certificate cannot be used, a peer does not answer or a model is not
+    whole; 2: mistakes in the file.
 
     \b
     Examples:
@@ -52,20 +55,39 @@ def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
         else:
             click.echo(str(error), err=True)
         sys.exit(2)
+    faults = _tls_faults(settings)
     answers = [_echo(settings, peer) for peer in settings.peers if peer.address] if peers else []
     verdicts = _verify(dict.fromkeys(p.model for p in settings.pipelines)) if models else []
     if as_json:
-        print_json({"file": str(config), "problems": [], "peers": answers, "models": verdicts})
+        found = {"file": str(config), "problems": [], "tls": faults, "peers": answers, "models": verdicts}
+        print_json(found)
     else:
         click.echo(
             f"{config} is right: {len(settings.peers)} peers, {len(settings.pipelines)} pipelines, "
             f"{len(settings.rules)} rules"
         )
+        for fault in faults:
+            click.echo(f"{fault['setting']}: {fault['error']}")
         for answer in answers:
             click.echo(f"{answer['peer']}: {answer['error'] or 'answers C-ECHO'}")
         for verdict in verdicts:
             click.echo(f"{verdict['model']}: {verdict['error'] or 'whole'}")
-    sys.exit(1 if any(found["error"] for found in [*answers, *verdicts]) else 0)
+    sys.exit(1 if any(said["error"] for said in [*faults, *answers, *verdicts]) else 0)
+
+
+def _tls_faults(settings: Settings) -> list[dict[str, str]]:
+    """Certificates and keys that cannot be used. Only the machines that need them may have them."""
+    faults = []
+    uses: list[tuple[str, Callable[[], object]]] = []
+    if (own := settings.node.tls) is not None:
+        uses.append(("node.tls", partial(acceptor_context, own)))
+    uses += [(f"peer {p.name}", partial(requestor_context, p.tls)) for p in settings.peers if p.tls]
+    for setting, use in uses:
+        try:
+            use()
+        except TLSFilesError as error:
+            faults.append({"setting": setting, "error": str(error)})
+    return faults
 
 
 def _echo(settings: Settings, peer: Peer) -> dict[str, str]:

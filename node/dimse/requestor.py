@@ -14,6 +14,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from node.config import Peer, host_port
+from node.dimse.tls import TLSFilesError, requestor_context
 from node.entities import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import PeerError
 
@@ -51,7 +52,7 @@ def associated(
             port,
             contexts=[build_context(*pair) for pair in contexts],
             ae_title=peer.ae_title,
-            tls_args=(ssl.create_default_context(), host) if peer.tls else None,
+            tls_args=_tls_args(peer, host),
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda _: connected.append(True)), *handlers],
         )
     except OSError as error:  # the host's name cannot be resolved
@@ -65,6 +66,15 @@ def associated(
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _tls_args(peer: Peer, host: str) -> tuple[ssl.SSLContext, str] | None:
+    if peer.tls is None:
+        return None
+    try:
+        return requestor_context(peer.tls), peer.tls.server_name or host
+    except TLSFilesError as error:
+        raise PeerError(f"{peer.name}: {error}") from error
 
 
 class _Requestor(AE):
@@ -116,4 +126,6 @@ def _why_not(assoc: Association, peer: Peer, connected: bool, timeout: float) ->
     if not connected:
         what = "or no TLS session could be begun" if peer.tls else "refused or not answered"
         return PeerError(f"{peer.name}: no connection to {peer.address}: {what}")
-    return PeerError(f"{peer.name}: the association request was aborted or not answered in {timeout:g} s")
+    hint = "; it may not trust our certificate" if peer.tls else ""
+    message = f"{peer.name}: the association request was aborted or not answered in {timeout:g} s{hint}"
+    return PeerError(message)

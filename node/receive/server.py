@@ -1,17 +1,17 @@
 """The receiver: listens, judges who may associate, and serves each association on its own thread."""
 
 import logging
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from node.config import Peer, host_port
+from node.config import Peer
 from node.config_file import SettingsFile
 from node.dimse import negotiation
 from node.dimse.negotiation import Titles
+from node.dimse.pdu import Connection
 from node.dimse.status import (
     LOW_DISK,
     QUOTA,
@@ -25,6 +25,7 @@ from node.entities import Instance
 from node.index import Index
 from node.receive.commitment import CommitmentReports
 from node.receive.indexing import Indexing, sweep
+from node.receive.listening import Listening
 from node.receive.quota import Quotas
 from node.receive.storage import InstanceStorage, Space
 from node.spool import Inbox, Spool
@@ -46,7 +47,7 @@ def _now() -> datetime:
 class Server:
     """One receiving process. `run` serves until it is told to stop, and then finishes what runs.
 
-    It binds when it is made, so that `port` is known and a taken address raises OSError at once.
+    It binds when it is made, so that the ports are known and a taken address raises OSError at once.
     """
 
     def __init__(
@@ -70,11 +71,8 @@ class Server:
         self._running: dict[str, Association] = {}
         self._admitted: set[str] = set()
         self._stopping = False
-        host, port = host_port(settings.node.bind)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=128, reuse_port=share_port)
-        self._listener.settimeout(_LOOK_EVERY_SECONDS)
-        self.port = int(self._listener.getsockname()[1])
+        self._listening = Listening(settings.node, share_port=share_port)
+        self.port, self.tls_port = self._listening.port, self._listening.tls_port
 
     def run(self, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop` is set. `tick` is called about once a second."""
@@ -83,12 +81,12 @@ class Server:
             self._indexing.start()
             sweeper = threading.Thread(target=self._sweep, args=(stop,), name="sweep")
             sweeper.start()
-            log.info("%s listens on port %d", self._file.settings.node.ae_title, self.port)
+            log.info("%s listens on %s", self._file.settings.node.ae_title, self._listening)
             try:
                 self._accept(stop, tick)
             finally:
                 self._stopping = True
-                self._listener.close()
+                self._listening.close()
                 stop.set()  # for the sweep, should it still run after an error
                 self._finish()
                 sweeper.join()
@@ -102,29 +100,28 @@ class Server:
                 self._refresh()
                 tick()
             try:
-                connection, address = self._listener.accept()
-            except TimeoutError:
-                continue
+                arrived = self._listening.accept(_LOOK_EVERY_SECONDS)
             except OSError as error:  # out of file descriptors, or the peer is gone already
                 log.warning("a connection could not be accepted: %s", error)
                 stop.wait(_LOOK_EVERY_SECONDS)
                 continue
-            self._begin(connection, str(address[0]))
+            for connection, host in arrived:
+                self._begin(connection, host)
 
     def _refresh(self) -> None:
+        self._listening.refresh()
         if self._file.refresh():
             if self._file.error is None:
                 log.info("%s has changed and is in force", self._file.path)
             else:
                 log.error("%s is refused, the old settings stay: %s", self._file.path, self._file.error)
 
-    def _begin(self, connection: socket.socket, host: str) -> None:
+    def _begin(self, connection: Connection, host: str) -> None:
         receive = self._file.settings.receive
         if len(self._running) >= receive.max_associations + _UNASSOCIATED:
             log.warning("a connection from %s is closed: too many that have not asked for anything", host)
             connection.close()
             return
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         id = uuid.uuid4().hex
         terms = Terms(
             judge=lambda titles: self._judge(id, titles),

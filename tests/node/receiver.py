@@ -25,6 +25,7 @@ CONFIG = """
 [node]
 bind = "127.0.0.1:0"
 data = "data"
+{node}
 [receive]
 {receive}
 [[peers]]
@@ -39,8 +40,9 @@ ae_title = "MODALITY"
 class Receiver:
     """The server in a thread, with a real index and spool below `folder`."""
 
-    def __init__(self, folder: Path, **receive: object) -> None:
+    def __init__(self, folder: Path, node: str = "", **receive: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._node = node
         settings: dict[str, object] = {"min_free": "1 MiB", "idle_timeout_seconds": 10, **receive}
         self.config = folder / "config.toml"
         self.configure(settings)
@@ -51,7 +53,7 @@ class Receiver:
     def configure(self, receive: dict[str, object]) -> None:
         # TOML writes these kinds of values as JSON does.
         lines = [f"{key} = {json.dumps(value)}" for key, value in receive.items()]
-        self.config.write_text(CONFIG.format(receive="\n".join(lines)))
+        self.config.write_text(CONFIG.format(node=self._node, receive="\n".join(lines)))
 
     def __enter__(self) -> Self:
         self.index = Index.open(self.file.settings)

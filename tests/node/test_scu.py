@@ -2,7 +2,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,39 +114,6 @@ def test_more_classes_than_one_association_can_propose_take_two(tmp_path: Path) 
         results = store_batch(scp.peer(), "AENODE", paths)
     assert [r.status for r in results] == [0x0000] * 70
     assert scp.associations == 2
-
-
-def test_tls_is_used_where_set_and_an_untrusted_certificate_is_not_accepted(
-    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A peer with tls = true is never spoken to in the clear, nor without a certificate that is trusted."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=archive",
-            ),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    with StoreSCP(tmp_path / "scp", "+tls", str(key), str(certificate), "--ignore-peer-cert") as scp:
-        peer = peer_at(scp.port, tls=True)
-        with pytest.raises(PeerError, match="TLS") as untrusted:
-            store_batch(peer, "AENODE", files)
-        assert not untrusted.value.permanent
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert [r.outcome for r in store_batch(peer, "AENODE", files)] == [Outcome.STORED] * 5
 
 
 def test_the_peer_is_told_who_calls(files: list[Path]) -> None:
