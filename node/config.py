@@ -147,7 +147,8 @@ class IndexSettings(_Section):
 class Workers(_Section):
     """The Celery workers."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|openvino)$")
+    precision: Literal["float32", "bfloat16"] = "float32"
     time_limit_seconds: int = Field(900, ge=5)
     processes: int = Field(1, ge=1, le=64)
     threads: int = Field(0, ge=0)

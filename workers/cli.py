@@ -216,7 +216,7 @@ def work(config: Path, concurrency: int | None, device: str | None) -> None:
         chosen = type(settings.workers).model_validate(settings.workers.model_dump() | asked)
     except ValidationError as error:
         raise click.UsageError(
-            f'--device {device!r}: allowed are "auto", "cpu", "cuda" and "cuda:1"'
+            f'--device {device!r}: allowed are "auto", "cpu", "cuda", "cuda:1" and "openvino"'
         ) from error
     log.start(settings.log)
     tasks.serve(tasks.make_app(settings.broker_url, chosen, settings.node.data), chosen)

@@ -19,9 +19,11 @@ import torch
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from models import anomaly, denoiser, weights
+from models.acceleration import Backend, Precision, accelerate
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
+from workers.device import OPENVINO, torch_device
 from workers.domain_gate import admit
 from workers.read import Volume, read_volumes
 from workers.results import Claim, claimed, finished
@@ -49,6 +51,7 @@ class _Attempt:
     notes: list[str] = field(default_factory=list)
     model: str = ""
     weights_sha256: str = ""
+    precision: Precision = "float32"
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -86,12 +89,20 @@ class _Attempt:
         )
 
 
-def run(spec: JobSpec, data: Path, device: str, now: datetime, *, attempts: int = 3) -> Manifest:
+def run(
+    spec: JobSpec,
+    data: Path,
+    device: str,
+    now: datetime,
+    *,
+    attempts: int = 3,
+    precision: Precision = "float32",
+) -> Manifest:
     """Do a job and publish results/<job_id>/ with its manifest; a finished job is returned as it is.
 
-    `device` is a torch device, `now` an aware time that dates the result. A job whose process died in
-    `attempts` attempts is given up. Raises workers.results.AlreadyRunning where another process does
-    it, and OSError where the result folder cannot be written.
+    `device` is a torch device or "openvino", `now` an aware time that dates the result. A job whose
+    process died in `attempts` attempts is given up. Raises workers.results.AlreadyRunning where another
+    process does it, and OSError where the result folder cannot be written.
     """
     if (manifest := finished(data, spec.job_id)) is not None:
         return manifest
@@ -99,7 +110,7 @@ def run(spec: JobSpec, data: Path, device: str, now: datetime, *, attempts: int 
         if (manifest := finished(data, spec.job_id)) is not None:
             claim.discard()
             return manifest
-        attempt = _Attempt(spec)
+        attempt = _Attempt(spec, precision=precision)
         if claim.attempt > attempts:
             manifest = attempt.failed(f"the worker process died in each of {attempts} attempts")
         else:
@@ -144,7 +155,7 @@ def _produce(
 ) -> list[ProducedArtifact]:
     spec = attempt.spec
     with attempt.timed("load"):
-        model = load_model(spec.pipeline.model, device)
+        model = load_model(spec.pipeline.model, device, attempt.precision)
         attempt.model, attempt.weights_sha256 = f"{model.name} {model.version}", model.weights_sha256
         outputs = _outputs(spec, model)
     with attempt.timed("read"):
@@ -166,6 +177,7 @@ def _produce(
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
         supersedes=spec.supersedes,
         domain="; ".join(dict.fromkeys(verdict.tag for verdict in verdicts if verdict.tag)),
+        computed=" ".join(word for word in (device, attempt.precision) if word in ("openvino", "bfloat16")),
     )
     if model.kind == "denoiser":
         return _derived(attempt, model, volumes, provenance, folder, now)
@@ -226,15 +238,20 @@ def _labels(volumes: Sequence[Volume]) -> str:
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
-def load_model(name_or_path: str, device: str) -> LoadedModel:
-    """The model, loaded once a process and again when its folder changes. Raises WeightsError."""
+def load_model(name_or_path: str, device: str, precision: Precision = "float32") -> LoadedModel:
+    """The model, loaded once a process and again when its folder changes. Raises WeightsError.
+
+    `device` is a torch device or "openvino".
+    """
     folder = weights.resolve(name_or_path)
-    return _loaded(folder, (folder / weights.CARD).stat().st_mtime_ns, device)
+    return _loaded(folder, (folder / weights.CARD).stat().st_mtime_ns, device, precision)
 
 
 @lru_cache(maxsize=8)
-def _loaded(folder: Path, _changed: int, device: str) -> LoadedModel:
-    return weights.load(str(folder), device)
+def _loaded(folder: Path, _changed: int, device: str, precision: Precision) -> LoadedModel:
+    model = weights.load(str(folder), torch_device(device))
+    backend: Backend = "openvino" if device == OPENVINO else "torch"
+    return accelerate(model, backend, precision, torch.get_num_threads())
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
+from workers.export_command import export
 from workers.gate_command import gate
 from workers.options import json_option, one_line_errors
 from workers.vae_commands import encode, sample
@@ -28,6 +29,7 @@ def models() -> None:
 
 
 models.add_command(encode)
+models.add_command(export)
 models.add_command(gate)
 models.add_command(sample)
 

@@ -119,3 +119,24 @@ def test_planes_and_parts_are_noticed(tmp_path: Path, plain: Path) -> None:
         ds.ImageOrientationPatient, ds.BodyPartExamined = [0, 1, 0, 0, 0, -1], "CHEST"
     assert _noticed(volume, model) == ["the slices are not axial"]
     assert np.isfinite(volume.voxels).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"), [("cpu", "bfloat16"), ("openvino", "bfloat16"), ("openvino", "float32")]
+)
+def test_a_faster_way_is_told_and_gives_other_uids(
+    tmp_path: Path, plain: Path, device: str, precision: str
+) -> None:
+    """Pixels are within 2 HU of the reference's, the series is another one, and its header says how."""
+    images = made.series(2, 64)
+    reference = run(tmp_path / "a", images, plain)
+    spec = job(tmp_path / "b", images, plain)
+    manifest = pipeline.run(spec, tmp_path / "b", device, NOW, precision=precision)  # type: ignore[arg-type]
+    assert (manifest.outcome, manifest.reason) == ("done", "")
+    assert manifest.artifacts[0].series_instance_uid != reference.artifacts[0].series_instance_uid
+    for one, other in zip(reference.artifacts, manifest.artifacts, strict=True):
+        first = pydicom.dcmread(tmp_path / "a" / "results" / reference.job_id / one.path)
+        second = pydicom.dcmread(tmp_path / "b" / "results" / spec.job_id / other.path)
+        assert np.abs(first.pixel_array.astype(int) - second.pixel_array).max() <= 2
+        told = second.ContributingEquipmentSequence[-1].ContributionDescription
+        assert "computed in " in told and ("bfloat16" in told) == (precision == "bfloat16")

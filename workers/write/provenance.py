@@ -32,6 +32,7 @@ class Provenance:
     marks: str = "unlike"  # how a marked region differs from normal: "brighter", "darker"
     supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions of the source
     domain: str = ""  # what an amber domain gate noticed; every object carries it
+    computed: str = ""  # how, where it is not the reference: "openvino", "bfloat16" or both
     program: str = f"{CONTRIBUTING_MANUFACTURER} {installed_version(CONTRIBUTING_MANUFACTURER)}"
 
     @property
@@ -65,6 +66,7 @@ def result_uid(role: str, provenance: Provenance, settings: str, sources: str, p
         f"recipe {RECIPE}",
         sources,
         part,
+        *((provenance.computed,) if provenance.computed else ()),
     )
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(made_of)).int}")
 
@@ -86,6 +88,8 @@ def contributing_equipment(provenance: Provenance, local_now: datetime, what: st
     item.SoftwareVersions = [provenance.program[:64], provenance.weights]
     item.ContributionDateTime = local_now.strftime("%Y%m%d%H%M%S.%f%z")
     description = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
+    if provenance.computed:
+        description += f"; computed in {provenance.computed}"
     if provenance.domain:
         description += f"; {provenance.domain}"
     item.ContributionDescription = description[:1024]
