@@ -173,6 +173,7 @@ class Rule(_Section):
     when: dict[str, Condition]
     pipelines: tuple[str, ...] = Field(min_length=1)
     send_to: tuple[str, ...] = Field(min_length=1)
+    notice: bool = False
 
     @field_validator("when")
     @classmethod

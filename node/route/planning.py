@@ -38,6 +38,8 @@ def plan(
             spec = _spec(revision, instances, pipeline, settings, now)
             earlier = jobs.get(spec.job_id)
             rules = [earlier.rule, rule.name] if earlier else [rule.name]
+            if rule.notice or (earlier and earlier.spec.notice):
+                spec = spec.model_copy(update={"notice": True})
             send_to = (*earlier.send_to, *rule.send_to) if earlier else rule.send_to
             jobs[spec.job_id] = NewJob(
                 spec=spec, rule=", ".join(rules), send_to=tuple(dict.fromkeys(send_to))
