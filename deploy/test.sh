@@ -12,6 +12,8 @@ need /usr/bin/storescu dcmtk
 need /usr/sbin/Orthanc orthanc
 need /usr/share/orthanc/plugins/libOrthancDicomWeb.so orthanc-dicomweb
 need /usr/bin/DicomSRValidator pixelmed-apps default-jre-headless
+need /usr/bin/chromium chromium
+command -v npm >/dev/null || packages+=(npm)
 need /usr/bin/redis-server redis-server
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose
@@ -33,6 +35,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
 fi
 
 bash deploy/setup.sh worker,test
+bash deploy/viewer.sh
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .

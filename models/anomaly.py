@@ -80,6 +80,7 @@ class AnomalyScores:
     series_score: float  # the largest of per_slice
     rarer_than: float | None  # share of normal series that score lower; None under 100 of them
     normals: int  # series of normal people in the calibration
+    normal_scores: NDArray[np.float32] | None = None  # their series scores, sorted
 
 
 def score(
@@ -116,6 +117,7 @@ def score(
         series_score=series_score,
         rarer_than=calibration.rarer_than(series_score),
         normals=len(calibration.series_scores),
+        normal_scores=calibration.series_scores,
     )
 
 

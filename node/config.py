@@ -265,6 +265,7 @@ class Rule(_Section):
     priority: Literal["stat", "routine"] | None = None
     late: Literal["reprocess", "ignore", "alert"] = "reprocess"
     retire_superseded: bool = False
+    notice: bool = False
 
     @field_validator("when")
     @classmethod

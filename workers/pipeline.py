@@ -5,6 +5,7 @@ is published before every object of the result has passed the gate.
 """
 
 import logging
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,12 @@ from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifac
 from workers.device import OPENVINO, torch_device
 from workers.domain_gate import admit
 from workers.read import Volume, read_volumes
+from workers.read.header import read_header
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
 from workers.write.derived import write_parts
+from workers.write.notice import write_notice
 from workers.write.provenance import Provenance
 
 log = logging.getLogger("aenode.work")
@@ -117,6 +120,8 @@ def run(
             manifest = _outcome(attempt, data, device, now, claim)
         if manifest.outcome == "failed":
             claim.clear()
+            if spec.notice and not manifest.retryable:
+                manifest = _with_notice(attempt, manifest, data, now, claim.partial)
         return claim.publish(manifest)
 
 
@@ -126,6 +131,29 @@ def _outcome(attempt: _Attempt, data: Path, device: str, now: datetime, claim: C
     except Exception as error:  # noqa: BLE001 - also a fault of ours must end the job, with its place
         reason, retryable = _explain(attempt, error)
         return attempt.failed(reason, retryable=retryable)
+
+
+def _with_notice(attempt: _Attempt, manifest: Manifest, data: Path, now: datetime, folder: Path) -> Manifest:
+    """The manifest of a failure with a capture that says why; without it where none can be made."""
+    spec = attempt.spec
+    provenance = Provenance(
+        pipeline=spec.pipeline.name,
+        model=spec.pipeline.model.rpartition("/")[2] if not attempt.model else attempt.model.split()[0],
+        version=attempt.model.rpartition(" ")[2],
+        weights_sha256=attempt.weights_sha256 or "unknown",
+        strength=spec.pipeline.strength,
+        limit_sigma=spec.pipeline.limit_sigma,
+    )
+    try:
+        source = read_header(data / _inside(spec.instances[0].path))
+        uids = [instance.sop_instance_uid for instance in spec.instances]
+        notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
+        gate.check_notice(folder, notice, source)
+    except Exception as error:  # noqa: BLE001 - the reason is told either way
+        log.warning("job %s: no notice: %s", spec.job_id, type(error).__name__)
+        shutil.rmtree(folder / "notice", ignore_errors=True)
+        return manifest
+    return manifest.model_copy(update={"artifacts": (notice,)})
 
 
 def _explain(attempt: _Attempt, error: Exception) -> tuple[str, bool]:

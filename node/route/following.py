@@ -1,14 +1,16 @@
 """What became of a job: its worker's heartbeat, its lease, its result folder."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from node.backoff import delay
 from node.config import Settings
-from node.entities import Job
+from node.entities import Artifact, Job
 from node.index import Index, Submission
 from node.job import Manifest
-from node.route.results import ManifestRefused, artifacts_of, heartbeat, read_manifest, set_aside
+from node.route.results import ManifestRefused, artifacts_of, aside, heartbeat, read_manifest, set_aside
 from node.states import JobState
 
 log = logging.getLogger("aenode.route")
@@ -84,7 +86,8 @@ class Following:
             self._index.retry_job(job, now, manifest.reason, not_before=again)
             return
         tried = f" (tried {attempts} times)" if manifest.retryable else ""
-        self._fail(job, manifest.reason + tried, settings, now, details)
+        notices = artifacts_of(settings.node.data, manifest)
+        self._fail(job, manifest.reason + tried, settings, now, details, notices)
 
     def _fail(
         self,
@@ -93,11 +96,15 @@ class Following:
         settings: Settings,
         now: datetime,
         details: dict[str, str | int | float] | None = None,
+        notices: Sequence[Artifact] = (),
     ) -> None:
         # Set aside first: were it the other way round, a crash between the two would have a
         # requeued job fail again by its old folder.
         set_aside(settings.node.data, job.id)
-        self._index.finish_job(job, JobState.FAILED, now, reason, details=details)
+        produced = [replace(notice, path=aside(notice.path)) for notice in notices]
+        self._index.finish_job(
+            job, JobState.FAILED, now, reason, produced=produced, peers=job.send_to, details=details
+        )
         log.warning("job %s failed: %s", job.id, reason)
 
 

@@ -154,6 +154,23 @@ def colour_bar(
         draw.text((x + width + 10, at), text, font=font(20), fill=WHITE, anchor="lm")
 
 
+def among_normals(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], normal: NDArray[np.float32], own: float
+) -> None:
+    """A score among those of normal series: a grey tick each, an amber mark for this one, in (x, y, w, h)."""
+    x, y, width, height = place
+    low = float(min(normal.min(), own, 0))
+    span = max(float(max(normal.max(), own)) - low, 1e-6)
+    for value in normal:
+        at = x + round((float(value) - low) / span * width)
+        draw.line((at, y + 8, at, y + height), fill=GREY)
+    draw.line((x, y + height, x + width, y + height), fill=GREY)
+    at = x + round((own - low) / span * width)
+    draw.line((at, y, at, y + height), fill=AMBER, width=3)
+    draw.polygon([(at - 6, y - 4), (at + 6, y - 4), (at, y + 6)], fill=AMBER)
+    draw.text((x, y + height + 4), f"among {len(normal)} normal series", font=font(16), fill=GREY)
+
+
 def scale_bar(draw: ImageDraw.ImageDraw, at: tuple[int, int], pixels_per_mm: float, room: int) -> None:
     """A line of 10, 20, 50 or 100 mm, whichever fits, with its length over it."""
     length = next((mm for mm in (100, 50, 20, 10) if mm * pixels_per_mm <= room), 5)

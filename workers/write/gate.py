@@ -98,6 +98,15 @@ def check_parts(folder: Path, artifacts: Sequence[ProducedArtifact], parts: Sequ
         )
 
 
+def check_notice(folder: Path, notice: ProducedArtifact, source: Dataset) -> None:
+    """Examine the capture that stands for a result that is not there. Raises ArtifactRefused."""
+    with config.disable_value_validation():
+        ds = pydicom.dcmread(folder / notice.path)
+        ds.decode()
+    if found := [*examine(ds, source), *lint(ds, {str(source.SOPInstanceUID)}, ""), *lint_set([ds], source)]:
+        raise ArtifactRefused(found)
+
+
 def _examined(
     ds: Dataset, artifact: ProducedArtifact, slices: Sequence[Place], known: Collection[str], first: Dataset
 ) -> list[str]:

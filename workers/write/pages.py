@@ -15,6 +15,7 @@ from workers.write.canvas import (
     DARK,
     GREY,
     WHITE,
+    among_normals,
     by_voi_lut,
     colour_bar,
     fitted,
@@ -50,6 +51,12 @@ def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Imag
     x, y = left + (box - size[0]) // 2, upper + (box - size[1]) // 2
     picture, window = _slice_picture(figures, index, size)
     image.paste(picture, (x, y))
+    for finding in figures.findings:
+        if finding.key == index:
+            column, row = finding.outline[finding.outline[:, 0].argmax()]
+            scale = size[0] / volume.voxels.shape[2], size[1] / volume.voxels.shape[1]
+            at = (x + round(column * scale[0]) + 6, y + round(row * scale[1]))
+            outlined(draw, at, str(finding.number), 22, anchor="lm", fill=AMBER)
     _letter_edges(draw, figures, index, (x, y, *size))
     per_mm = size[0] / (volume.voxels.shape[2] * volume.spacing[2])
     scale_bar(draw, (x + 14, y + size[1] - 16), per_mm, size[0] // 3)
@@ -83,6 +90,8 @@ def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Ima
     draw.text((24, 88), verdict, font=font(34, bold=True), fill=colour)
     draw.text((SIDE - 24, 100), f"page 1/{pages}", font=font(20), fill=GREY, anchor="ra")
     _lines(draw, 136, facts(figures, shown), step=30, size=22)
+    if scores.normal_scores is not None and len(scores.normal_scores):
+        among_normals(draw, (780, 150, 220, 30), scores.normal_scores, scores.series_score)
     thumbnails = shown or np.unique(np.linspace(0, len(volume.headers) - 1, 8).round().astype(int)).tolist()
     columns = min(len(thumbnails), 4)
     tile = min(976 // columns - 8, 428 // -(-len(thumbnails) // columns))

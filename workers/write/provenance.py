@@ -38,7 +38,7 @@ class Provenance:
     @property
     def algorithm(self) -> str:
         """Name and version of the model, as people read it."""
-        return f"{self.model} {self.version}"
+        return f"{self.model} {self.version}".strip()
 
     @property
     def weights(self) -> str:
