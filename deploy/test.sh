@@ -15,6 +15,7 @@ need /usr/bin/DicomSRValidator pixelmed-apps default-jre-headless
 need /usr/bin/chromium chromium
 command -v npm >/dev/null || packages+=(npm)
 need /usr/bin/redis-server redis-server
+need /usr/lib/postgresql postgresql
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose
 
@@ -34,7 +35,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
 fi
 
-bash deploy/setup.sh worker,test
+bash deploy/setup.sh worker,postgresql,test
 bash deploy/viewer.sh
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
