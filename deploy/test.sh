@@ -16,6 +16,7 @@ need /usr/bin/chromium chromium
 command -v npm >/dev/null || packages+=(npm)
 need /usr/bin/redis-server redis-server
 need /usr/lib/postgresql postgresql
+need /usr/bin/openssl openssl
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose
 

@@ -23,6 +23,7 @@ _NODE = {
     "requeue": ("mend", "Try failed jobs and dead deliveries again."),
     "rebuild": ("mend", "Make the index anew from the spool."),
     "send": ("send", "Send DICOM files to a peer with C-STORE."),
+    "probe": ("probe", "Ask a peer what it takes, before going live."),
     "demo": ("demo", "Show the main job on a phantom or on your own series."),
 }
 _WORKERS = {

@@ -58,9 +58,9 @@ def associated(
     except OSError as error:  # the host's name cannot be resolved
         raise PeerError(f"{peer.name}: {peer.address} cannot be found: {error.strerror}") from error
     if not assoc.is_established:
-        if not connected:
-            ae.close_socket()
-        raise _why_not(assoc, peer, bool(connected), timeout)
+        why = _why_not(assoc, peer, bool(connected), timeout)
+        ae.close_socket()
+        raise why
     try:
         yield assoc
     finally:
@@ -91,7 +91,11 @@ class _Requestor(AE):
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
     ) -> AssociationSocket:
-        transport = super()._create_socket(assoc, address, tls_args)
+        transport = super()._create_socket(assoc, address, None)
+        if tls_args is not None and transport.socket is not None:
+            # Wrapped here, not in pynetdicom, which leaves a session open that fails while it begins.
+            context, name = tls_args
+            transport.socket = context.wrap_socket(transport.socket, server_hostname=name)
         self._made = transport.socket
         if self._made is not None:
             self._made.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -231,10 +231,12 @@ def test_a_stop_ends_a_secured_association_with_an_abort(trust: Trust, tmp_path:
             session.sendall(associate_rq([(contexts.VERIFICATION, [ImplicitVRLittleEndian])]))
             assert session.recv(1) == b"\2"
             receiver.stop.set()
+            abort = b"\7\0\0\0\0\4\0\0\0\0"
             answer = b""
-            while more := session.recv(4096):
+            while not answer.endswith(abort):
+                more = session.recv(4096)
+                assert more, "closed without an abort"
                 answer += more
-    assert answer[-10:] == b"\7\0\0\0\0\4\0\0\0\0"
 
 
 # --- as requestor ---
