@@ -147,22 +147,25 @@ def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
 def _settle_anatomy(ds: Dataset) -> None:
     """Side, position and region: present, empty or absent as the object's kind wants it."""
     known_single = ds.get("BodyPartExamined") in unpaired_body_parts()
-    if "SharedFunctionalGroupsSequence" in ds:
-        ds.pop("Laterality", None)  # an enhanced object says it for each frame
+    groups = (
+        *ds.get("SharedFunctionalGroupsSequence", []),
+        *ds.get("PerFrameFunctionalGroupsSequence", [])[:1],
+    )
+    if any("FrameAnatomySequence" in group for group in groups):
+        ds.pop("Laterality", None)  # the object says it for each frame
     elif not known_single and "ImageLaterality" not in ds and "Laterality" not in ds:
         ds.Laterality = ""  # type 2C: of a structure that may be paired, of unknown side (PS3.3 C.7.3.1)
     if ds.get("SOPClassUID") in (CTImageStorage, MRImageStorage) and "PatientPosition" not in ds:
         ds.PatientPosition = ""  # type 2C in these
     if KINDS.get(ds.get("SOPClassUID", ""), _PLACED).flat and "PatientOrientation" not in ds:
         ds.PatientOrientation = None  # type 2C where nothing else says how the patient lies
-    if ds.get("AnatomicRegionSequence") is not None and not ds.AnatomicRegionSequence:
+    if "AnatomicRegionSequence" in required_of(ds) and not ds.get("AnatomicRegionSequence"):
         _fill_region(ds)
 
 
 def _fill_region(ds: Dataset) -> None:
-    """An empty AnatomicRegionSequence (type 2) filled from BodyPartExamined, which it may not contradict."""
+    """An empty AnatomicRegionSequence (type 2) from BodyPartExamined, where that has a code."""
     if (region := anatomic_region(str(ds.get("BodyPartExamined") or ""))) is None:
-        ds.pop("BodyPartExamined", None)
         return
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = region
