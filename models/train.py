@@ -11,7 +11,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,6 +143,19 @@ def fit(
     plot_curves(run_folder)
     network.load_state_dict(load_file(run_folder / BEST))
     return TrainResult(network.eval(), run_folder, best_step, best, measures)
+
+
+def started(network: torch.nn.Module, initial: Mapping[str, torch.Tensor] | None) -> torch.nn.Module:
+    """The network with the weights that a training begins from; as it is without.
+
+    Raises TrainingError where they are another network's.
+    """
+    if initial is not None:
+        try:
+            network.load_state_dict(dict(initial))
+        except RuntimeError as error:
+            raise TrainingError("the model to begin from is of another architecture") from error
+    return network
 
 
 def plot_curves(run_folder: Path) -> None:

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from models.evaluate_images import auroc
+from models.losses import pixel_error
 from models.pca import fitted
 from models.preparation import Prepared
-from models.train import Progress, TrainResult, TrainSettings, fit
+from models.train import Progress, TrainResult, TrainSettings, fit, started
 from models.train_anomaly import Pool, movement
 from models.vae import (
     BETA,
@@ -24,7 +25,6 @@ from models.vae import (
     decode_codes,
     divergence,
     encode_slices,
-    pixel_error,
     vae_loss,
     warm_up,
 )
@@ -50,6 +50,7 @@ def train_vae(
     arguments: Mapping[str, Any],
     describe: Mapping[str, Any],
     loss: str = "mse",
+    initial: Mapping[str, torch.Tensor] | None = None,
     mirror: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
@@ -80,7 +81,7 @@ def train_vae(
         weight[0] = warm_up(step, settings.steps)
 
     return fit(
-        VAE(**arguments),
+        started(VAE(**arguments), initial),
         draw=draw,
         loss=cost,
         settings=settings,

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+
+from models.losses import pixel_error
 
 WIDTHS = (16, 32, 64, 64, 64)
 CODES = 128
@@ -90,7 +91,7 @@ def divergence(middle: Tensor, log_variance: Tensor) -> Tensor:
 def vae_loss(network: VAE, clean: Tensor, mask: Tensor, weight: float, kind: str = "mse") -> Tensor:
     """Error over the foreground and `weight` × the divergence a pixel; images and mask (B, 1, H, W).
 
-    `kind` is "mse", "charbonnier" (robust, Charbonnier et al. 1994) or "bce" for images in 0 … 1.
+    `kind` is one of models.losses.
     """
     middle, log_variance = network.encode(clean)
     codes = middle + torch.randn_like(middle) * (0.5 * log_variance).exp()
@@ -100,19 +101,6 @@ def vae_loss(network: VAE, clean: Tensor, mask: Tensor, weight: float, kind: str
     share = divergence(middle.float(), log_variance.float()) / CODES
     total: Tensor = (per_image + weight * share).mean()
     return total
-
-
-def pixel_error(drawn: Tensor, clean: Tensor, kind: str) -> Tensor:
-    """The error of each pixel. Raises ValueError for another kind."""
-    if kind == "mse":
-        return (drawn - clean).square()
-    if kind == "charbonnier":
-        return ((drawn - clean).square() + 1e-6).sqrt()
-    if kind == "bce":
-        # The drawn value is a logit around the middle of the range.
-        logits = 4 * (drawn - 0.5)
-        return functional.binary_cross_entropy_with_logits(logits, clean.clamp(0, 1), reduction="none")
-    raise ValueError(f"no loss {kind!r}; there are mse, charbonnier and bce")
 
 
 def warm_up(step: int, steps: int, beta: float = BETA) -> float:

@@ -18,6 +18,7 @@ from workers.request import (
     Request,
     TrainingRefused,
     Watch,
+    base_of,
     lineage,
     precision,
     read,
@@ -40,11 +41,12 @@ def train_vae_model(request: Request, watch: Watch) -> dict[str, Any]:
     test = read_test(request, watch) or rest[0]
     require_apart(fitted + held, test)
     frame = _CONTRACT[request.name]
-    words = contract_for(frame, fitted)
+    base = base_of(request)
+    words = contract_for(frame, fitted) if base is None else dict(base.card["input"])
     words["canvas"] = list(vae_canvas((words["canvas"][0], words["canvas"][1])))
     contract = Contract.of({"input": words})
     pools = [Pool.of(prepare_cases(cases, contract)[0], contract.canvas) for cases in (fitted, held)]
-    arguments = {"canvas": words["canvas"]}
+    arguments = {"canvas": words["canvas"]} if base is None else base.card["architecture"]["arguments"]
     settings = _settings(request, arguments)
     began = time.monotonic()
     result = train_vae(
@@ -55,6 +57,7 @@ def train_vae_model(request: Request, watch: Watch) -> dict[str, Any]:
         arguments=arguments,
         describe={"model": request.name, "input": words, "people": len({case.person for case in fitted})},
         loss=request.loss or "mse",
+        initial=None if base is None else base.network.state_dict(),
         mirror=frame in train_anomaly.MIRRORED,
         progress=watch.step,
     )

@@ -20,6 +20,7 @@ from workers.request import (
     Request,
     TrainingRefused,
     Watch,
+    kind_of,
     read,
     require_yardsticks,
 )
@@ -38,13 +39,6 @@ __all__ = [
 
 NAMES = tuple(MODALITY)
 _RECIPES = {"denoiser": train_denoiser_model, "anomaly": train_anomaly_model, "vae": train_vae_model}
-
-
-def kind_of(name: str) -> weights.Kind:
-    """Which kind of model a recipe makes."""
-    if name.endswith("-vae"):
-        return "vae"
-    return "denoiser" if name.endswith("-denoise") else "anomaly"
 
 
 def train(request: Request, watch: Watch) -> dict[str, Any]:
