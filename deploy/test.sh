@@ -12,6 +12,7 @@ need /usr/bin/storescu dcmtk
 need /usr/sbin/Orthanc orthanc
 need /usr/share/orthanc/plugins/libOrthancDicomWeb.so orthanc-dicomweb
 need /usr/bin/redis-server redis-server
+need /usr/lib/postgresql postgresql
 need /usr/bin/systemd-analyze systemd
 need /usr/bin/docker-compose docker-compose
 
@@ -31,7 +32,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
 fi
 
-bash deploy/setup.sh worker,test
+bash deploy/setup.sh worker,test,postgresql
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .

@@ -1,9 +1,11 @@
 """Real peers: started, waited for, and stopped again."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +106,46 @@ class RedisServer(Server):
     @property
     def url(self) -> str:
         return f"redis://{LOOPBACK}:{self.port}/0"
+
+
+class PostgreSQL(Server):
+    """Debian's PostgreSQL: a cluster of its own, run by the user `postgres` where we are root."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__(folder, port)
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        assert found, "postgresql is missing: apt-get install postgresql"
+        self.binaries = found[-1]
+        self.cluster = Path(tempfile.mkdtemp(prefix="aenode-pg-"))  # pytest's folders are ours alone
+        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self._as:
+            shutil.chown(self.cluster, "postgres")
+
+    def command(self) -> list[str]:
+        settings = {"port": self.port, "listen_addresses": LOOPBACK, "unix_socket_directories": ""}
+        words = [f"--{key}={value}" for key, value in settings.items()]
+        return [*self._as, str(self.binaries / "postgres"), "-D", str(self.cluster / "data"), *words]
+
+    def start(self) -> None:
+        if not (self.cluster / "data").exists():
+            initdb = [str(self.binaries / "initdb"), "-D", str(self.cluster / "data"), "-U", "aenode"]
+            done = subprocess.run(
+                [*self._as, *initdb, "-A", "trust", "-E", "UTF8", "--no-sync"],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd="/",
+            )
+            assert done.returncode == 0, done.stderr
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        shutil.rmtree(self.cluster, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://aenode@{LOOPBACK}:{self.port}/postgres"
 
 
 class StoreSCP(Server):
