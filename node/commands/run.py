@@ -172,9 +172,10 @@ class Routing:
 
     def _tidy(self, at: datetime, stop: threading.Event) -> None:
         """Mend times after the clock was set back, retire what is superseded, remove what may go."""
-        self._rejections.step()
         if time.monotonic() - self._tidied_at < _TIDY_SECONDS:
             return
+        self._tidied_at = time.monotonic()
+        self._rejections.step()
         settings = self._file.settings
         longest = max(
             settings.deliver.retry_max_seconds,
@@ -185,7 +186,6 @@ class Routing:
         mended = self._index.mend_future(at, at + timedelta(seconds=longest))
         if mended:
             log.warning("the clock was set back: %d times lay ahead of it and are mended", mended)
-        self._tidied_at = time.monotonic()
         if self._retained_at and time.monotonic() - self._retained_at < _RETAIN_SECONDS:
             return
         self._retained_at = time.monotonic()
