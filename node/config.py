@@ -155,6 +155,8 @@ class Workers(_Section):
     attempts: int = Field(3, ge=1)
     retry_seconds: float = Field(5, ge=0)
     retry_max_seconds: float = Field(300, ge=0)
+    lease_seconds: Seconds = 60
+    lost_seconds: Seconds = 300
 
 
 class Deliver(_Section):

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from node.audit import Audit, studies_of
 from node.backoff import delay
-from node.config import Peer, Settings
+from node.config import Peer, Settings, host_port
 from node.config_file import SettingsFile
 from node.deliver.breaker import AlwaysClosed, Breaker
 from node.deliver.proof import Proof
@@ -41,7 +42,9 @@ class Outbox:
         breaker: Breaker | None = None,
         proofs: Mapping[str, Proof] | None = None,
         sender: Sender = store_each,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._settings_file = settings_file
         self._index = index
         self._clock = clock
@@ -170,11 +173,21 @@ class Outbox:
         finally:
             with self._taking:
                 self._under_way.difference_update(delivery.id for delivery in due)
+        self._note(peer, due[: sent.answered], len(due) - sent.answered)
         if sent.answered:
             self._breaker.succeeded(peer.name, self._clock())
         elif not self._stopping.is_set():
             self._breaker.failed(peer.name, self._clock(), sent.reason)
         return sent.whole
+
+    def _note(self, peer: Peer, answered: Sequence[Delivery], failed: int) -> None:
+        """Tell the audit record what was sent."""
+        if self._audit is None or not answered or peer.address is None:
+            return
+        studies = self._index.studies_of([delivery.artifact.job_id for delivery in answered])
+        pairs = [(studies[d.artifact.job_id], d.artifact.sop_class_uid) for d in answered]
+        host, _ = host_port(peer.address)
+        self._audit.returned(self._clock(), peer.ae_title, host, studies_of(pairs), failed)
 
     def _record(self, peer: Peer, outcomes: Sequence[DeliveryOutcome]) -> None:
         if not outcomes:

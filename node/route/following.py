@@ -15,8 +15,6 @@ from node.states import JobState
 
 log = logging.getLogger("aenode.route")
 
-LEASE = timedelta(seconds=60)  # a worker touches its heartbeat every few seconds
-
 
 class Following:
     """Moves one job on, by what lies in the results folder."""
@@ -27,6 +25,7 @@ class Following:
     def follow(self, submission: Submission, settings: Settings, now: datetime) -> None:
         """Collect a job's result, renew its lease, or give up on its worker."""
         job, data = submission.job, settings.node.data
+        lease = timedelta(seconds=settings.workers.lease_seconds)
         try:
             manifest = read_manifest(data, job.id)
             if manifest is not None:
@@ -39,7 +38,7 @@ class Following:
         # Not the age of the heartbeat but its change counts, so that another machine's clock does not.
         if beat not in (0, submission.heartbeat):
             if job.state is JobState.RUNNING:
-                self._index.renew_lease(job.id, heartbeat=beat, until=now + LEASE)
+                self._index.renew_lease(job.id, heartbeat=beat, until=now + lease)
             else:
                 attempt = job.attempts + 1
                 self._index.move(
@@ -49,14 +48,14 @@ class Following:
                     f"attempt {attempt}",
                     attempts=attempt,
                     heartbeat=beat,
-                    lease_until=now + LEASE,
+                    lease_until=now + lease,
                     begun_at=now,
                 )
         elif job.state is JobState.RUNNING and (job.lease_until is None or job.lease_until <= now):
             self._lose(job, settings, now)
 
     def _lose(self, job: Job, settings: Settings, now: datetime) -> None:
-        silence = f"its worker gave no sign of life for {LEASE.total_seconds():g} s"
+        silence = f"its worker gave no sign of life for {settings.workers.lease_seconds:g} s"
         if job.attempts >= settings.workers.attempts:
             self._fail(job, f"{silence} (tried {job.attempts} times)", settings, now)
         else:

@@ -149,8 +149,7 @@ def test_an_index_of_the_first_version_is_upgraded_with_what_it_holds(tmp_path: 
         command.upgrade(config, "0001")
         for statement in (
             "INSERT INTO series VALUES (1, '1.2', '1', 1, 'ROUTED', 'CT1', 'AENODE', 1, 1, 1, 0, '', '')",
-            "INSERT INTO jobs"
-            " VALUES ('j', 1, 'p', 'r', '[\"archive\"]', 'DONE', 1, NULL, 1, '', '{}', 1, 1, 1, 0)",
+            "INSERT INTO jobs VALUES ('j', 1, 'p', 'r', '[]', 'DONE', 1, NULL, 1, '', '{}', 1, 1, 1, 0)",
             "INSERT INTO artifacts VALUES (1, 'j', '1.3', '1.4', '1.5', '1.6', 'derived', 'results/j/0.dcm')",
             "INSERT INTO deliveries VALUES (1, 1, 'j', 'archive', 'SENT', 1, 1, 0, '', 1, 1)",
         ):
