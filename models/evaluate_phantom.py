@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from models.denoiser import Model, body_mask, bounded_change, channels_last, run_network
+from models.denoiser import Model, body_mask, bounded_change, channels_last, removable
 from models.noise import ct_noise, estimate_noise
 from models.phantom import ct_series
 
@@ -116,7 +116,7 @@ def _change(
     sigma = float(estimate_noise(image[None], body)[0])
     below, above = around or (image, image)
     slices = np.stack((below, image, above))
-    residual = image - run_network(channels_last(model.network), slices, sigma, model.device)
+    residual = removable(channels_last(model.network), slices, sigma, model.device)
     return bounded_change(residual, body[0], sigma, 1.0, limit_sigma)
 
 

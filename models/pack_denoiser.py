@@ -99,7 +99,8 @@ def denoiser_card_text(card: Mapping[str, Any], figures: Figures) -> str:
             "",
             lineage["description"],
             "",
-            "Of what the network calls noise, the local mean is put back, the rest is clipped to "
+            "Of what the network calls noise, none is taken where its own output has an edge of several "
+            "times the noise; the local mean is put back, the rest is clipped to "
             f"± limit_sigma × the slice's estimated noise, and only `strength` of it is removed. So no pixel "
             "changes by more than strength × limit_sigma × noise, and of no contrast, however small the "
             "lesion, is more than about `strength` lost. Air around the patient and padding are untouched. "
