@@ -62,6 +62,9 @@ def _impossible(role: str, volume: Volume) -> str:
     """Why a series can have no object of this role; empty where it can."""
     if volume.flat and role in ("segmentation", "parametric"):
         return "the images have no place in the patient to lay it over"
+    frames = {str(header.get("FrameOfReferenceUID") or "") for header in volume.headers}
+    if role in ("segmentation", "parametric") and (len(frames) > 1 or frames == {""}):
+        return "the images have no common frame of reference to lay it over"
     thick = volume.headers[0].get("SliceThickness") or np.isfinite(volume.spacing[0])
     if not thick and role in ("segmentation", "parametric"):
         return "the slice has no thickness"
