@@ -10,7 +10,13 @@ from models.anomaly import CoarseDAE
 from models.denoiser import BFRAE
 
 
-def denoiser_folder(folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16), blocks: int = 1) -> Path:
+def denoiser_folder(
+    folder: Path,
+    *,
+    widths: tuple[int, int, int] = (8, 16, 16),
+    blocks: int = 1,
+    modality: str = "CT",
+) -> Path:
     """A denoiser that takes something off every pixel."""
     torch.manual_seed(3)
     network = BFRAE(widths, blocks)
@@ -20,7 +26,7 @@ def denoiser_folder(folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16),
         "version": "0.0.1",
         "kind": "denoiser",
         "architecture": {"id": "bf-rae", "arguments": {"widths": list(widths), "blocks": blocks}},
-        "input": {"modality": "CT"},
+        "input": {"modality": modality},
         "golden_tolerance": 1e-3,
         "max_strength": 0.6,
         "max_limit_sigma": 3.0,
