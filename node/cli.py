@@ -24,6 +24,7 @@ _NODE = {
     "rebuild": ("mend", "Make the index anew from the spool."),
     "send": ("send", "Send DICOM files to a peer with C-STORE."),
     "probe": ("probe", "Ask a peer what it takes, before going live."),
+    "conformance": ("conformance", "Print the DICOM conformance statement."),
     "demo": ("demo", "Show the main job on a phantom or on your own series."),
 }
 _WORKERS = {

@@ -64,3 +64,12 @@ def of_status(status: int) -> tuple[Outcome, str]:
     unknown = (Outcome.RETRY, "a status that the standard does not define")
     outcome, sentence = _SENTENCES.get(status) or _RANGES.get(status >> 8) or unknown
     return outcome, f"{sentence} (0x{status:04X})"
+
+
+def outcomes() -> list[tuple[str, Outcome, str]]:
+    """All statuses and ranges of statuses that are known, for the conformance statement."""
+    known = [(f"0x{status:04X}", *meaning) for status, meaning in sorted(_SENTENCES.items())]
+    ranges: dict[str, tuple[Outcome, str]] = {}
+    for high, meaning in _RANGES.items():
+        ranges[f"0x{high:02X}xx" if high < 0xB0 else f"other 0x{high >> 4:X}xxx"] = meaning
+    return known + [(name, *meaning) for name, meaning in ranges.items()]
