@@ -12,7 +12,10 @@ need /usr/bin/storescu dcmtk
 need /usr/sbin/Orthanc orthanc
 need /usr/share/orthanc/plugins/libOrthancDicomWeb.so orthanc-dicomweb
 need /usr/bin/DicomSRValidator pixelmed-apps default-jre-headless
+need /usr/bin/chromium chromium
+command -v npm >/dev/null || packages+=(npm)
 need /usr/bin/redis-server redis-server
+need /usr/lib/postgresql postgresql
 need /usr/bin/openssl openssl
 need /usr/sbin/nginx nginx-light
 need /usr/bin/systemd-analyze systemd
@@ -34,7 +37,8 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
 fi
 
-bash deploy/setup.sh worker,test
+bash deploy/setup.sh worker,postgresql,test
+bash deploy/viewer.sh
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .

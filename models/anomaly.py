@@ -50,13 +50,19 @@ class CoarseDAE(nn.Module):
         self.up = nn.ModuleList(_Block(2 * flat, flat, groups) for _, flat in pairs)
         self.out = nn.Conv2d(widths[0], 1, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Draw the image again as a normal person's."""
+    def scales(self, image: Tensor) -> list[Tensor]:
+        """The encoder's answer at every resolution, the finest first."""
         kept = []
         x = image
         for level, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if level else x)  # (B, width, H / 2^level, W / 2^level)
             kept.append(x)
+        return kept
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Draw the image again as a normal person's."""
+        kept = self.scales(image)
+        x = kept[-1]
         for grow, block, skip in zip(self.grow, self.up, kept[-2::-1], strict=True):
             x = block(torch.cat([grow(x), skip], dim=1))
         out: Tensor = self.out(x)
@@ -74,6 +80,7 @@ class AnomalyScores:
     series_score: float  # the largest of per_slice
     rarer_than: float | None  # share of normal series that score lower; None under 100 of them
     normals: int  # series of normal people in the calibration
+    normal_scores: NDArray[np.float32] | None = None  # their series scores, sorted
 
 
 def score(
@@ -110,6 +117,7 @@ def score(
         series_score=series_score,
         rarer_than=calibration.rarer_than(series_score),
         normals=len(calibration.series_scores),
+        normal_scores=calibration.series_scores,
     )
 
 

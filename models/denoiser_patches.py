@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.losses import pixel_error
+
 MARGIN = 3  # pixels a made neighbour may be shifted by
 NEIGHBOURS = ("repeated", "half", "adjacent", "other")  # what the slices beside a patch may be
 SHARES = (0.35, 0.15, 0.3, 0.2)
@@ -21,12 +23,12 @@ class Patches:
     sigma: torch.Tensor  # (B, 1, 1, 1) SD of what was added
 
 
-def noise_loss(network: nn.Module, patches: Patches) -> torch.Tensor:
-    """Mean squared error in units of the noise that was added: 1 is a network that does nothing."""
+def noise_loss(network: nn.Module, patches: Patches, kind: str = "mse") -> torch.Tensor:
+    """Mean error in units of the noise that was added: for "mse" 1 is a network that does nothing."""
     device = next(network.parameters()).device
     noisy = patches.noisy.to(device, memory_format=torch.channels_last)
-    wrong: torch.Tensor = (network(noisy).float() - patches.clean.to(device)) / patches.sigma.to(device)
-    return wrong.square().mean()
+    wrong = (network(noisy).float() - patches.clean.to(device)) / patches.sigma.to(device)
+    return pixel_error(wrong, torch.zeros_like(wrong), kind).mean()
 
 
 def divided(patches: Patches, size: int) -> list[Patches]:

@@ -13,6 +13,7 @@ from torch import nn
 from models import weights
 from models.card_anomaly import card_text
 from models.cases import Case
+from models.domain_of import anomaly_domain, domain_arrays
 from models.evaluate_anomaly import Figures, evaluate
 from models.pca import fit_components
 from models.preparation import Contract, Prepared
@@ -46,10 +47,12 @@ def make_model(
     trained_people: int,
     lineage: Lineage,
     trained_on: Sequence[Prepared] = (),
+    trained_cases: Sequence[Case] = (),
 ) -> weights.LoadedModel:
     """A model in memory, calibrated on people it was not trained on; not yet judged or saved.
 
-    `words` is the "input" of the card; the baseline of principal components learns from `trained_on`.
+    `words` is the "input" of the card; the baseline of principal components learns from `trained_on`,
+    the domain gate from `trained_cases`.
     Raises ValueError where too few normal pixels are left.
     """
     contract = Contract.of({"input": words})
@@ -78,7 +81,11 @@ def make_model(
         card=card,
         network=network.eval(),
         device="cpu",
-        calibration={**calibration.to_arrays(), **_components(trained_on, contract)},
+        calibration={
+            **calibration.to_arrays(),
+            **_components(trained_on, contract),
+            **domain_arrays(anomaly_domain(network.eval(), trained_cases, contract)),
+        },
     )
 
 

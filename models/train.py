@@ -11,7 +11,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,13 +79,15 @@ def fit(
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     judged_by: str = "loss",
     describe: dict[str, Any] | None = None,
+    at_step: Callable[[int], None] = lambda _step: None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train `network` in place, or go on where a run in `run_folder` stopped.
 
     `draw` makes a batch from the step's generator (torch's own is seeded too); `loss` takes the network
     and a batch; `validate` measures the averaged network, and the lowest `judged_by` among its measures
-    ("loss": the mean training loss) is the best. `describe` is kept with the settings. Raises
+    ("loss": the mean training loss) is the best. `at_step` is told each step before its batch is drawn;
+    `describe` is kept with the settings. Raises
     TrainingError when the folder holds a run of other settings or the loss is not finite.
     """
     device = torch.device(settings.device)
@@ -102,6 +104,7 @@ def fit(
     total, counted, began, first, reported = 0.0, 0, time.monotonic(), step, 0.0
     while step < settings.steps:
         torch.manual_seed(settings.seed * 1_000_003 + step)
+        at_step(step)
         batch = draw(np.random.default_rng([settings.seed, step]))
         rate = _rate(settings, step)
         for group in optimizer.param_groups:
@@ -140,6 +143,19 @@ def fit(
     plot_curves(run_folder)
     network.load_state_dict(load_file(run_folder / BEST))
     return TrainResult(network.eval(), run_folder, best_step, best, measures)
+
+
+def started(network: torch.nn.Module, initial: Mapping[str, torch.Tensor] | None) -> torch.nn.Module:
+    """The network with the weights that a training begins from; as it is without.
+
+    Raises TrainingError where they are another network's.
+    """
+    if initial is not None:
+        try:
+            network.load_state_dict(dict(initial))
+        except RuntimeError as error:
+            raise TrainingError("the model to begin from is of another architecture") from error
+    return network
 
 
 def plot_curves(run_folder: Path) -> None:

@@ -19,9 +19,10 @@ from torch.nn import functional
 from models import calibration
 from models.anomaly import CoarseDAE, errors
 from models.cases import Case
+from models.losses import pixel_error
 from models.pca import fitted
 from models.preparation import Contract, OutsideDomain, Prepared, prepare
-from models.train import Progress, TrainResult, TrainSettings, fit
+from models.train import Progress, TrainResult, TrainSettings, fit, started
 
 ARCHITECTURE = {"id": "coarse-dae", "arguments": {"widths": [24, 48, 96, 192], "groups": 8}}
 INPUTS: dict[str, dict[str, Any]] = {
@@ -149,7 +150,7 @@ def draw(pool: Pool, rng: np.random.Generator, noise: NoiseSettings, *, mirror: 
     """A batch: slices moved, turned and re-lit at random, with coarse noise on the foreground."""
     chosen = torch.from_numpy(rng.choice(len(pool.weights), size=_BATCH, p=pool.weights))
     stack = torch.cat([pool.image[chosen], pool.foreground[chosen]], dim=1)
-    stack = functional.grid_sample(stack, _movement(stack, rng, mirror=mirror), align_corners=False)
+    stack = functional.grid_sample(stack, movement(stack, rng, mirror=mirror), align_corners=False)
     mask = (stack[:, 1:] > 0.5).float()
     gamma = torch.from_numpy(rng.uniform(0.9, 1.1, (_BATCH, 1, 1, 1)).astype(np.float32))
     clean = stack[:, :1].clamp(0, 1).pow(gamma) * mask
@@ -180,12 +181,12 @@ def add_coarse_noise(clean: Tensor, mask: Tensor, rng: np.random.Generator, nois
     return noisy * mask
 
 
-def masked_error(network: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared error over the foreground."""
+def masked_error(network: nn.Module, batch: Batch, kind: str = "mse") -> Tensor:
+    """Mean error over the foreground; `kind` is one of models.losses."""
     device = next(network.parameters()).device
     noisy, clean, mask = (part.to(device) for part in batch)
     drawn = network(noisy).float()
-    value: Tensor = ((drawn - clean).square() * mask).sum() / mask.sum().clamp(min=1)
+    value: Tensor = (pixel_error(drawn, clean, kind) * mask).sum() / mask.sum().clamp(min=1)
     return value
 
 
@@ -199,6 +200,8 @@ def train(
     describe: Mapping[str, Any],
     noise: NoiseSettings | None = None,
     compiled: bool = False,
+    loss: str = "mse",
+    initial: Mapping[str, Tensor] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a network of ARCHITECTURE on `pool`; the best is the lowest error on `held_out`.
@@ -208,6 +211,7 @@ def train(
     noise = noise or NoiseSettings(blobs=_BLOBS.get(name, 0.0), cells=_CELLS.get(name, NoiseSettings.cells))
     torch.manual_seed(settings.seed)
     network = CoarseDAE(**ARCHITECTURE["arguments"])  # type: ignore[arg-type]  # the dict is a JSON literal
+    started(network, initial)
     mirror = name in MIRRORED
     fixed = [
         draw(held_out, np.random.default_rng([settings.seed, k]), noise, mirror=mirror) for k in range(4)
@@ -221,7 +225,7 @@ def train(
     return fit(
         network,
         draw=lambda rng: draw(pool, rng, noise, mirror=mirror),
-        loss=lambda _, batch: masked_error(stepped, batch),
+        loss=lambda _, batch: masked_error(stepped, batch, loss),
         settings=settings,
         run_folder=run_folder,
         validate=validate,
@@ -269,7 +273,7 @@ def normal_errors(
     )
 
 
-def _movement(stack: Tensor, rng: np.random.Generator, *, mirror: bool) -> Tensor:
+def movement(stack: Tensor, rng: np.random.Generator, *, mirror: bool) -> Tensor:
     """Sampling grid of a random turn (±10°), stretch (±12 %), shift (±5 %) and mirroring per slice."""
     count, _, height, width = stack.shape
     angle = np.deg2rad(rng.uniform(-10, 10, count))

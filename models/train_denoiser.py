@@ -1,6 +1,6 @@
 """Training of the denoiser: clean slices, simulated noise on them, and all kinds of neighbours."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ from models.denoiser_patches import (
 )
 from models.intensity import HU_UNIT, body_mask
 from models.noise import ct_noise, estimate_noise
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit
+from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit, started
 
 KERNELS = (0.55, 0.8, 1.1, 1.8)  # Hann cut-offs from soft to sharp
 _SPACINGS = np.array([0.6, 0.7, 0.8, 0.9, 0.98])  # mm: slices are simulated in groups
@@ -49,9 +49,12 @@ class DenoiserSettings:
     noise: tuple[float, float] = (4.0, 80.0)  # SD in HU, log-uniform
     least_ratio: float = 1.5  # of the noise that is added to a slice's own
     validation_people: float = 0.12
+    loss: str = "mse"  # or "charbonnier", of the error over the noise that was added
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of BFRAE
 
     def __post_init__(self) -> None:
+        if self.loss not in ("mse", "charbonnier"):
+            raise ValueError(f"a denoiser is trained with mse or charbonnier, not {self.loss}")
         if self.patch % 8 or self.patch + 2 * MARGIN > self.size // 2:
             raise ValueError(
                 f"patches of {self.patch} are not multiples of 8 that fit into half of {self.size} pixels"
@@ -74,12 +77,13 @@ def train_denoiser(
     run_folder: Path,
     progress: Callable[[Progress], None] | None = None,
     prepared: Callable[[int, int], None] | None = None,
+    initial: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainResult:
     """Train a BFRAE on the clean slices of CT cases in HU, and go on where a run in `run_folder` stopped.
 
     Part of the people only validate; settings.json tells how many. `prepared` gets how many slices have
-    their simulated noise, and how many will. Without cases it learns from dead leaves alone. Raises
-    TrainingError when the cases hold no clean slice.
+    their simulated noise, and how many will; `initial` weights are fine-tuned. Without cases it learns
+    from dead leaves alone. Raises TrainingError when the cases hold no clean slice.
     """
     rng = np.random.default_rng(settings.train.seed)
     names = sorted({case.person for case in cases})
@@ -120,9 +124,9 @@ def train_denoiser(
     }
     torch.manual_seed(settings.train.seed)
     return fit(
-        channels_last(BFRAE(**settings.architecture)),
+        channels_last(started(BFRAE(**settings.architecture), initial)),
         draw=lambda generator: banks[0].draw(generator, settings.batch),
-        loss=noise_loss,
+        loss=lambda network, patches: noise_loss(network, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
         validate=validate,

@@ -4,7 +4,7 @@ A series is its own unit (models.intensity). What is learned is the mean that a 
 scans would show: the floor that magnitudes have where there is little signal is kept, as every mean is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from models.denoiser_patches import (
 )
 from models.intensity import INTENSITIES
 from models.noise_mr import complex_noise, passed, rice_mean, rician
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit
+from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit, started
 
 _INSERT_UNIT = 400.0  # inserts are drawn in HU for CT; 120 HU there are 0.3 of the unit here
 _SIGNAL = 0.08  # of the unit: below it a tone curve leaves background what it is
@@ -54,9 +54,12 @@ class MRDenoiserSettings:
     synthetic_share: float = 0.25  # of the patches
     tones: float = 0.6  # share of patches that are given another contrast
     validation_people: float = 0.12
+    loss: str = "mse"  # or "charbonnier", of the error over the noise that was added
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of BFRAE
 
     def __post_init__(self) -> None:
+        if self.loss not in ("mse", "charbonnier"):
+            raise ValueError(f"a denoiser is trained with mse or charbonnier, not {self.loss}")
         if self.patch % 8 or self.patch + 2 * MARGIN > self.synthetic_size:
             raise ValueError(
                 f"patches of {self.patch} are not multiples of 8 that fit into {self.synthetic_size} pixels"
@@ -76,11 +79,12 @@ def train_mr_denoiser(
     settings: MRDenoiserSettings,
     run_folder: Path,
     progress: Callable[[Progress], None] | None = None,
+    initial: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainResult:
     """Train a BFRAE on the clean slices of MR cases, and go on where a run in `run_folder` stopped.
 
     Part of the people only validate; settings.json tells how many. Without cases it learns from dead
-    leaves alone. Raises TrainingError when the cases hold no clean slice.
+    leaves alone; `initial` weights are fine-tuned. Raises TrainingError when the cases hold no clean slice.
     """
     rng = np.random.default_rng(settings.train.seed)
     names = sorted({case.person for case in cases})
@@ -105,9 +109,9 @@ def train_mr_denoiser(
 
     torch.manual_seed(settings.train.seed)
     return fit(
-        channels_last(BFRAE(**settings.architecture)),
+        channels_last(started(BFRAE(**settings.architecture), initial)),
         draw=lambda generator: source.draw(generator, settings.batch),
-        loss=noise_loss,
+        loss=lambda network, patches: noise_loss(network, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
         validate=validate,

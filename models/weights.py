@@ -23,7 +23,7 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from shutil import rmtree
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import safetensors
@@ -31,13 +31,14 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-Kind = Literal["denoiser", "anomaly"]
+Kind = Literal["denoiser", "anomaly", "vae"]
 
 FORMAT = 1
 ZOO = Path(__file__).parent / "zoo"
 ARCHITECTURES = {
     "bf-rae": ("models.denoiser", "BFRAE"),
     "coarse-dae": ("models.anomaly", "CoarseDAE"),
+    "vae": ("models.vae", "VAE"),
 }
 CARD, WEIGHTS, CARD_TEXT, CALIBRATION = "model.json", "model.safetensors", "CARD.md", "calibration.npz"
 GOLDEN_INPUT, GOLDEN_OUTPUT = "golden/input.npy", "golden/output.npy"
@@ -191,6 +192,19 @@ def save(
     partial.rename(folder)
 
 
+def repack(source: Path, folder: Path, model: LoadedModel, version: str) -> None:
+    """Write `model` to `folder` as another version of `source`: same weights, another calibration."""
+    card, contents, faults = _read(source)
+    if faults:
+        raise WeightsError(f"model folder {source.name!r}: " + "; ".join(faults))
+    kept = {name: value for name, value in card.items() if name not in ("files", "sha256", "format")}
+    text = (
+        contents[CARD_TEXT].decode().replace(f"{card['name']} {card['version']}", f"{card['name']} {version}")
+    )
+    golden = _array(contents[GOLDEN_INPUT], GOLDEN_INPUT)
+    save(folder, model.network, {**kept, "version": version}, golden, text, model.calibration)
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
     """The card, each listed file's bytes, and the faults found; with faults, use neither."""
     try:
@@ -226,8 +240,8 @@ def _faults_of_card(card: object) -> list[str]:
         faults.append(f"name {card.get('name')!r} is not of lower-case letters, digits, - and _")
     if not _VERSION.fullmatch(str(card.get("version"))):
         faults.append(f"version {card.get('version')!r} is not like 1.2.3")
-    if card.get("kind") not in ("denoiser", "anomaly"):
-        faults.append(f"kind {card.get('kind')!r} is neither denoiser nor anomaly")
+    if card.get("kind") not in get_args(Kind):
+        faults.append(f"kind {card.get('kind')!r} is none of {', '.join(get_args(Kind))}")
     architecture = card.get("architecture")
     if not isinstance(architecture, dict) or not isinstance(architecture.get("arguments"), dict):
         faults.append("architecture has no id and arguments")

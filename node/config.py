@@ -147,13 +147,16 @@ class IndexSettings(_Section):
 class Workers(_Section):
     """The Celery workers."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|openvino)$")
+    precision: Literal["float32", "bfloat16"] = "float32"
     time_limit_seconds: int = Field(900, ge=5)
     processes: int = Field(1, ge=1, le=64)
     threads: int = Field(0, ge=0)
     attempts: int = Field(3, ge=1)
     retry_seconds: float = Field(5, ge=0)
     retry_max_seconds: float = Field(300, ge=0)
+    lease_seconds: Seconds = 60
+    lost_seconds: Seconds = 300
 
 
 class Deliver(_Section):
@@ -283,6 +286,7 @@ class Rule(_Section):
     priority: Literal["stat", "routine"] | None = None
     late: Literal["reprocess", "ignore", "alert"] = "reprocess"
     retire_superseded: bool = False
+    notice: bool = False
 
     @field_validator("when")
     @classmethod

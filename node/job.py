@@ -18,6 +18,7 @@ HEARTBEAT = "heartbeat"  # in the .partial folder of a job; touched every few se
 HARD_LIMIT_GRACE_SECONDS = 30  # from the soft time limit, answered with a reason, to the kill
 
 Output = Literal["derived", "capture", "segmentation", "report", "parametric", "presentation", "keys"]
+Role = Literal[Output, "notice"]  # a notice says why there is no result; no pipeline asks for it
 # What a pipeline puts out unless it says otherwise; a model gives those of them that its kind can give.
 DEFAULT_OUTPUTS: tuple[Output, ...] = ("derived", "capture", "segmentation", "report")
 
@@ -78,13 +79,14 @@ class JobSpec(_Record):
     time_limit_seconds: int
     priority: Priority = Priority.ROUTINE
     supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions
+    notice: bool = False  # write a small capture that says why, where there is no result
 
 
 class ProducedArtifact(_Record):
     """One file of a result folder; `path` is relative to that folder."""
 
     path: str
-    role: Output
+    role: Role
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -100,7 +102,7 @@ class Manifest(_Record):
     reason: str = ""  # for a person; why there is no result
     retryable: bool = False  # a failure that another attempt may cure
     notes: tuple[str, ...] = ()  # what was left out or noticed, for the timeline
-    artifacts: tuple[ProducedArtifact, ...] = ()
+    artifacts: tuple[ProducedArtifact, ...] = ()  # of a failed job at most its notice
     model: str = ""  # name and version
     weights_sha256: str = ""
     seconds: dict[str, float] = {}  # wall time by step: read, model, write, gate

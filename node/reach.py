@@ -2,11 +2,19 @@
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from node.config import Peer
+from node.config import Peer, host_port
 from node.dicomweb import qido, stow
 from node.dimse import finding, scu
 from node.dimse.scu import StoreResult
+
+
+def host_of(peer: Peer) -> str:
+    """The host that results go to; empty where the peer can only send."""
+    if peer.dicomweb is not None:
+        return urlsplit(peer.dicomweb).hostname or ""
+    return "" if peer.address is None else host_port(peer.address)[0]
 
 
 def store_each(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers import Orthanc, RedisServer
+from tests.postgresql import PostgreSQL
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,3 +33,22 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A running redis-server with an empty store."""
     with RedisServer(tmp_path / "redis") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One running PostgreSQL for all tests; each takes a database of its own."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def index_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """`index.url` of an index of its own for each test, on both databases."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    url = server.take()
+    yield url
+    server.give_back(url)

@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -61,10 +61,16 @@ class Server:
         """The command line."""
         raise AssertionError
 
+    def popen_options(self) -> Mapping[str, Any]:
+        """More of how to start it, such as as whom."""
+        return {}
+
     def start(self) -> None:
         """Start and wait until it listens."""
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
+            self._child = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, cwd=self.folder, **self.popen_options()
+            )
         wait_for(lambda: self._alive() and listens(self.port), seconds=60, what=self.log.read_text())
 
     def _alive(self) -> bool:

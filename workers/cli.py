@@ -9,6 +9,7 @@ import click
 from pydantic import ValidationError
 
 from models import weights
+from models.losses import LOSSES
 from node import log
 from node.config_file import load
 from workers import device as devices
@@ -57,6 +58,9 @@ def _data_options(command: Command) -> Command:
     "--version", "model_version", default="0.1.0", show_default=True, help="Of the model, like 1.2.3."
 )
 @click.option("--about", type=_SOURCE, help="TOML with description, training_data, warning, licence.")
+@click.option("--from", "start", metavar="MODEL", help="Fine-tune this model instead of a new network.")
+@click.option("--loss", type=click.Choice(LOSSES), help="Instead of the recipe's own, which is mse.")
+@click.option("--noisy", is_flag=True, help="A denoiser from noisy series alone; --test must be clean.")
 @click.option("--compiled", is_flag=True, help="Compile the network first: faster on a CPU, needs g++.")
 @_data_options
 @json_option
@@ -72,6 +76,9 @@ def train(
     resume: bool,
     model_version: str,
     about: Path | None,
+    start: str | None,
+    loss: str | None,
+    noisy: bool,
     compiled: bool,
     device: str,
     pixel_mm: float | None,
@@ -90,6 +97,7 @@ def train(
       aenode train ct-anomaly --data /data/normal-ct --out runs/ours --minutes 60
       aenode train ct-anomaly --data /data/normal-ct --out runs/ours --resume
       aenode train brain-mr-anomaly --data /data/t1.npz --pixel-mm 0.87 --out runs/brain
+      aenode train ct-denoise --from ct-denoise --noisy --data /data/thin --test /data/clean --out runs/n2n
     """
     request = Request(
         name=name,
@@ -103,6 +111,9 @@ def train(
         version=model_version,
         device=devices.choose(device),
         compiled=compiled,
+        start=start or "",
+        loss=loss or "",
+        noisy=noisy,
         pixel_mm=pixel_mm,
         volume=volume,
         lineage=_about(about),
@@ -116,6 +127,9 @@ def train(
                 "--steps": steps,
                 "--minutes": None if steps else minutes,
                 "--seed": seed,
+                "--from": start and Path(start).name,
+                "--loss": loss,
+                "--noisy": noisy,
                 "--compiled": compiled,
                 "--about": about,
             },
@@ -216,7 +230,7 @@ def work(config: Path, concurrency: int | None, device: str | None) -> None:
         chosen = type(settings.workers).model_validate(settings.workers.model_dump() | asked)
     except ValidationError as error:
         raise click.UsageError(
-            f'--device {device!r}: allowed are "auto", "cpu", "cuda" and "cuda:1"'
+            f'--device {device!r}: allowed are "auto", "cpu", "cuda", "cuda:1" and "openvino"'
         ) from error
     log.start(settings.log)
     tasks.serve(tasks.make_app(settings.broker_url, chosen, settings.node.data), chosen)

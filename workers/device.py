@@ -1,20 +1,30 @@
 """Which device a worker computes on, and with how many threads."""
 
 import os
+from importlib.util import find_spec
 
 import torch
 
 from node.errors import ModelRefused
 
+OPENVINO = "openvino"
+
+
+def torch_device(chosen: str) -> str:
+    """The device that torch's own tensors lie on: the CPU for OpenVINO."""
+    return "cpu" if chosen == OPENVINO else chosen
+
 
 def choose(setting: str) -> str:
-    """The torch device for "auto", "cpu", "cuda" or "cuda:1".
+    """The torch device for "auto", "cpu", "cuda" or "cuda:1"; "openvino" stays what it is.
 
     "auto" is the first GPU where there is one. Raises ModelRefused where a GPU is asked for and absent.
     Call it in the process that computes: CUDA does not survive a fork.
     """
     if setting == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == OPENVINO and find_spec("openvino") is None:
+        raise ModelRefused('device "openvino" is set, and OpenVINO is not installed')
     if setting.startswith("cuda"):
         number = int(setting.partition(":")[2] or 0)
         if not torch.cuda.is_available() or number >= torch.cuda.device_count():

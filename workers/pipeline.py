@@ -5,27 +5,34 @@ is published before every object of the result has passed the gate.
 """
 
 import logging
+import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from models import anomaly, denoiser, weights
+from models.acceleration import Backend, Precision, accelerate
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
-from workers.read import Volume, read_series
+from workers.device import OPENVINO, torch_device
+from workers.domain_gate import admit
+from workers.read import Volume, read_volumes
+from workers.read.header import read_header
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
-from workers.write.derived import write_derived
+from workers.write.derived import write_parts
+from workers.write.notice import write_notice
 from workers.write.provenance import Provenance
 
 log = logging.getLogger("aenode.work")
@@ -47,6 +54,7 @@ class _Attempt:
     notes: list[str] = field(default_factory=list)
     model: str = ""
     weights_sha256: str = ""
+    precision: Precision = "float32"
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -84,12 +92,20 @@ class _Attempt:
         )
 
 
-def run(spec: JobSpec, data: Path, device: str, now: datetime, *, attempts: int = 3) -> Manifest:
+def run(
+    spec: JobSpec,
+    data: Path,
+    device: str,
+    now: datetime,
+    *,
+    attempts: int = 3,
+    precision: Precision = "float32",
+) -> Manifest:
     """Do a job and publish results/<job_id>/ with its manifest; a finished job is returned as it is.
 
-    `device` is a torch device, `now` an aware time that dates the result. A job whose process died in
-    `attempts` attempts is given up. Raises workers.results.AlreadyRunning where another process does
-    it, and OSError where the result folder cannot be written.
+    `device` is a torch device or "openvino", `now` an aware time that dates the result. A job whose
+    process died in `attempts` attempts is given up. Raises workers.results.AlreadyRunning where another
+    process does it, and OSError where the result folder cannot be written.
     """
     if (manifest := finished(data, spec.job_id)) is not None:
         return manifest
@@ -97,13 +113,15 @@ def run(spec: JobSpec, data: Path, device: str, now: datetime, *, attempts: int 
         if (manifest := finished(data, spec.job_id)) is not None:
             claim.discard()
             return manifest
-        attempt = _Attempt(spec)
+        attempt = _Attempt(spec, precision=precision)
         if claim.attempt > attempts:
             manifest = attempt.failed(f"the worker process died in each of {attempts} attempts")
         else:
             manifest = _outcome(attempt, data, device, now, claim)
         if manifest.outcome == "failed":
             claim.clear()
+            if spec.notice and not manifest.retryable:
+                manifest = _with_notice(attempt, manifest, data, now, claim.partial)
         return claim.publish(manifest)
 
 
@@ -113,6 +131,29 @@ def _outcome(attempt: _Attempt, data: Path, device: str, now: datetime, claim: C
     except Exception as error:  # noqa: BLE001 - also a fault of ours must end the job, with its place
         reason, retryable = _explain(attempt, error)
         return attempt.failed(reason, retryable=retryable)
+
+
+def _with_notice(attempt: _Attempt, manifest: Manifest, data: Path, now: datetime, folder: Path) -> Manifest:
+    """The manifest of a failure with a capture that says why; without it where none can be made."""
+    spec = attempt.spec
+    provenance = Provenance(
+        pipeline=spec.pipeline.name,
+        model=spec.pipeline.model.rpartition("/")[2] if not attempt.model else attempt.model.split()[0],
+        version=attempt.model.rpartition(" ")[2],
+        weights_sha256=attempt.weights_sha256 or "unknown",
+        strength=spec.pipeline.strength,
+        limit_sigma=spec.pipeline.limit_sigma,
+    )
+    try:
+        source = read_header(data / _inside(spec.instances[0].path))
+        uids = [instance.sop_instance_uid for instance in spec.instances]
+        notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
+        gate.check_notice(folder, notice, source)
+    except Exception as error:  # noqa: BLE001 - the reason is told either way
+        log.warning("job %s: no notice: %s", spec.job_id, type(error).__name__)
+        shutil.rmtree(folder / "notice", ignore_errors=True)
+        return manifest
+    return manifest.model_copy(update={"artifacts": (notice,)})
 
 
 def _explain(attempt: _Attempt, error: Exception) -> tuple[str, bool]:
@@ -142,12 +183,17 @@ def _produce(
 ) -> list[ProducedArtifact]:
     spec = attempt.spec
     with attempt.timed("load"):
-        model = load_model(spec.pipeline.model, device)
+        model = load_model(spec.pipeline.model, device, attempt.precision)
         attempt.model, attempt.weights_sha256 = f"{model.name} {model.version}", model.weights_sha256
         outputs = _outputs(spec, model)
     with attempt.timed("read"):
-        volume = read_series([data / _inside(instance.path) for instance in spec.instances])
-        attempt.notes += volume.notes
+        volumes = read_volumes([data / _inside(instance.path) for instance in spec.instances])
+        attempt.notes += dict.fromkeys(note for volume in volumes for note in volume.notes)
+        if len(volumes) > 1:
+            attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
+    with attempt.timed("domain"):
+        verdicts = [admit(volume, model) for volume in volumes]
+        attempt.notes += dict.fromkeys(f"amber: {note}" for verdict in verdicts for note in verdict.notes)
     provenance = Provenance(
         pipeline=spec.pipeline.name,
         model=model.name,
@@ -158,40 +204,82 @@ def _produce(
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
         supersedes=spec.supersedes,
+        domain="; ".join(dict.fromkeys(verdict.tag for verdict in verdicts if verdict.tag)),
+        computed=" ".join(word for word in (device, attempt.precision) if word in ("openvino", "bfloat16")),
     )
-    _require_modality(volume, model)
     if model.kind == "denoiser":
-        with attempt.timed("model"):
-            denoised = _denoised(model, volume, spec)
-        with attempt.timed("write"):
-            artifacts = write_derived(volume, denoised, provenance, folder, now, attempt.notes)
-        with attempt.timed("gate"):
-            gate.check(folder, artifacts, volume, denoised)
-    else:
-        with attempt.timed("model"):
-            scores = anomaly.score(
-                model,
-                volume.voxels,
-                padding=volume.padding,
-                spacing=volume.spacing[1:],
-                slice_mm=volume.spacing[0],
-            )
-        with attempt.timed("write"):
-            artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
-        with attempt.timed("gate"):
-            gate.check(folder, artifacts, volume)
+        return _derived(attempt, model, volumes, provenance, folder, now)
+    return _bundle(attempt, model, volumes, provenance, folder, now, outputs)
+
+
+def _derived(
+    attempt: _Attempt,
+    model: LoadedModel,
+    volumes: Sequence[Volume],
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+) -> list[ProducedArtifact]:
+    with attempt.timed("model"):
+        parts = [(volume, _denoised(model, volume, attempt.spec)) for volume in volumes]
+    with attempt.timed("write"):
+        artifacts = write_parts(parts, provenance, folder, now, attempt.notes)
+    with attempt.timed("gate"):
+        gate.check_parts(folder, artifacts, parts)
     return artifacts
 
 
-def load_model(name_or_path: str, device: str) -> LoadedModel:
-    """The model, loaded once a process and again when its folder changes. Raises WeightsError."""
+def _bundle(
+    attempt: _Attempt,
+    model: LoadedModel,
+    volumes: Sequence[Volume],
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+    outputs: tuple[Output, ...],
+) -> list[ProducedArtifact]:
+    if len(volumes) > 1:
+        raise SeriesRefused(
+            f"The series holds {len(volumes)} volumes ({_labels(volumes)}); an anomaly model reads one."
+        )
+    (volume,) = volumes
+    if not np.isfinite(volume.spacing[1:]).all():
+        raise SeriesRefused("The images have no pixel spacing, so that no region of them could be measured.")
+    with attempt.timed("model"):
+        scores = anomaly.score(
+            model,
+            volume.voxels,
+            padding=volume.padding,
+            spacing=volume.spacing[1:],
+            slice_mm=None if volume.flat else volume.spacing[0],
+        )
+    with attempt.timed("write"):
+        artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
+    with attempt.timed("gate"):
+        gate.check(folder, artifacts, volume)
+    return artifacts
+
+
+def _labels(volumes: Sequence[Volume]) -> str:
+    """What tells volumes apart, the first few of many."""
+    names = [volume.label or f"{'×'.join(map(str, volume.voxels.shape))}" for volume in volumes]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
+
+def load_model(name_or_path: str, device: str, precision: Precision = "float32") -> LoadedModel:
+    """The model, loaded once a process and again when its folder changes. Raises WeightsError.
+
+    `device` is a torch device or "openvino".
+    """
     folder = weights.resolve(name_or_path)
-    return _loaded(folder, (folder / weights.CARD).stat().st_mtime_ns, device)
+    return _loaded(folder, (folder / weights.CARD).stat().st_mtime_ns, device, precision)
 
 
 @lru_cache(maxsize=8)
-def _loaded(folder: Path, _changed: int, device: str) -> LoadedModel:
-    return weights.load(str(folder), device)
+def _loaded(folder: Path, _changed: int, device: str, precision: Precision) -> LoadedModel:
+    model = weights.load(str(folder), torch_device(device))
+    backend: Backend = "openvino" if device == OPENVINO else "torch"
+    return accelerate(model, backend, precision, torch.get_num_threads())
 
 
 def _inside(path: str) -> PurePosixPath:
@@ -203,7 +291,9 @@ def _inside(path: str) -> PurePosixPath:
 
 def _outputs(spec: JobSpec, model: LoadedModel) -> tuple[Output, ...]:
     """The outputs asked for that the model's kind gives; of the default ones those that it gives."""
-    possible = OUTPUTS_OF[model.kind]
+    possible = OUTPUTS_OF.get(model.kind)
+    if possible is None:
+        raise ModelRefused(f"a model of kind {model.kind} gives nothing to send; see `aenode models encode`")
     asked = spec.pipeline.outputs
     given = tuple(output for output in asked if output in possible)
     if given == asked or (given and asked == DEFAULT_OUTPUTS):
@@ -213,13 +303,6 @@ def _outputs(spec: JobSpec, model: LoadedModel) -> tuple[Output, ...]:
         f"{', '.join(o for o in asked if o not in possible)}; "
         f"a model of kind {model.kind} gives {', '.join(possible)}"
     )
-
-
-def _require_modality(volume: Volume, model: LoadedModel) -> None:
-    # The score has no modality to look at, and a denoiser's noise model is one modality's.
-    wanted = str(model.card.get("input", {}).get("modality", "CT" if model.kind == "denoiser" else ""))
-    if wanted and wanted != volume.modality:
-        raise SeriesRefused(f"Model {model.name!r} is for {wanted}, the series is {volume.modality}.")
 
 
 def _denoised(model: LoadedModel, volume: Volume, spec: JobSpec) -> denoiser.Denoised:

@@ -14,6 +14,7 @@ from workers.request import (
     Request,
     TrainingRefused,
     Watch,
+    base_of,
     lineage,
     precision,
     read,
@@ -35,7 +36,8 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         raise TrainingRefused(str(error)) from error
     test = read_test(request, watch) or rest[0]
     require_apart(fitted + calibrating, test)
-    words = train_anomaly.contract_for(request.name, fitted)
+    base = base_of(request)
+    words = train_anomaly.contract_for(request.name, fitted) if base is None else dict(base.card["input"])
     contract = Contract.of({"input": words})
     pools = []
     fitted_ready: list[Prepared] = []
@@ -55,6 +57,8 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         request.out,
         describe={"model": request.name, "input": words, "people": len({c.person for c in fitted})},
         compiled=request.compiled,
+        loss=request.loss or "mse",
+        initial=None if base is None else base.network.state_dict(),
         progress=watch.step,
     )
     model = pack_anomaly.make_model(
@@ -65,6 +69,7 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         calibration_cases=calibrating,
         trained_people=len({case.person for case in fitted}),
         trained_on=fitted_ready,
+        trained_cases=fitted,
         lineage=lineage(request, settings, time.monotonic() - began),
     )
     pack_anomaly.judge_and_save(

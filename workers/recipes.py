@@ -1,20 +1,26 @@
 """What `aenode train` and `aenode evaluate` do for each model: read, train, measure, write the folder."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from models import evaluate_anomaly, weights
+import numpy as np
+
+from models import evaluate_anomaly, pack_vae, weights
 from models.cases import Case
 from models.evaluate import Shown, evaluate_denoiser
+from models.preparation import Contract
 from models.train import SETTINGS
+from models.vae import VAE
 from workers.recipe_anomaly import train_anomaly_model
 from workers.recipe_denoiser import train_denoiser_model, tuning_people
+from workers.recipe_vae import train_vae_model
 from workers.request import (
     MODALITY,
     MODEL_FOLDER,
     Request,
     TrainingRefused,
     Watch,
+    kind_of,
     read,
     require_yardsticks,
 )
@@ -32,12 +38,7 @@ __all__ = [
 ]
 
 NAMES = tuple(MODALITY)
-_RECIPES = {"denoiser": train_denoiser_model, "anomaly": train_anomaly_model}
-
-
-def kind_of(name: str) -> weights.Kind:
-    """Which kind of model a recipe makes."""
-    return "denoiser" if name.endswith("-denoise") else "anomaly"
+_RECIPES = {"denoiser": train_denoiser_model, "anomaly": train_anomaly_model, "vae": train_vae_model}
 
 
 def train(request: Request, watch: Watch) -> dict[str, Any]:
@@ -71,6 +72,11 @@ def evaluate(
         require_yardsticks()
         people = tuning_people(tuning)
         return evaluate_denoiser(model, data, tuning=people, seed=seed, progress=watch.measured, shown=shown)
+    if model.kind == "vae":
+        known = np.asarray(model.calibration[pack_vae.NOVELTY], np.float64)
+        return pack_vae.evaluate_vae(
+            cast(VAE, model.network), Contract.of(model.card), data, known, seed=seed
+        )
     return evaluate_anomaly.evaluate(model, data, seed=seed, progress=watch.measured)
 
 

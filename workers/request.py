@@ -13,6 +13,7 @@ import torch
 from models.cases import Case
 from models.pack_anomaly import Lineage
 from models.train import SETTINGS, Progress, TrainSettings
+from models.weights import Kind, LoadedModel, load
 from node.errors import AenodeError
 from workers.training import TrainingData, read_cases
 
@@ -23,6 +24,8 @@ MODALITY = {
     "ct-anomaly": "CT",
     "brain-mr-anomaly": "MR",
     "chest-xray-anomaly": "DX",
+    "brain-mr-vae": "MR",
+    "chest-xray-vae": "DX",
 }
 _UNKNOWN_LINEAGE = "The data of the site that trained it."
 
@@ -48,6 +51,9 @@ class Request:
     compiled: bool = False
     pixel_mm: float | None = None
     volume: str | None = None
+    loss: str = ""  # instead of the recipe's own
+    start: str = ""  # the model to fine-tune
+    noisy: bool = False  # a denoiser without clean images
     lineage: dict[str, str] = field(default_factory=dict)  # description, training_data, warning, licence
     command: str = ""
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe's settings
@@ -62,6 +68,13 @@ class Watch:
     step: Callable[[Progress], None] = lambda _progress: None
     measured: Callable[[int, int], None] = lambda _done, _all: None
     note: Callable[[str], None] = lambda _sentence: None
+
+
+def kind_of(name: str) -> Kind:
+    """Which kind of model a recipe makes."""
+    if name.endswith("-vae"):
+        return "vae"
+    return "denoiser" if name.endswith("-denoise") else "anomaly"
 
 
 def read(
@@ -102,11 +115,29 @@ def require_apart(trained: Sequence[Case], test: Sequence[Case]) -> None:
         raise TrainingRefused(f"{len(both)} people are in the training data and in the test data")
 
 
+def base_of(request: Request) -> LoadedModel | None:
+    """The model of `--from`, of the kind and modality that is trained; None without it."""
+    if not request.start:
+        return None
+    base = load(request.start)
+    if base.card.get("input", {}).get("modality", "CT") != MODALITY[request.name]:
+        raise TrainingRefused(f"{base.name} is for another modality than {request.name}")
+    if base.kind != kind_of(request.name):
+        raise TrainingRefused(f"{base.name} is another kind of model than {request.name}")
+    return base
+
+
 def lineage(request: Request, settings: TrainSettings, seconds: float) -> Lineage:
     """What the card tells of the training."""
     words = request.lineage
+    base = base_of(request)
+    origin = (
+        ""
+        if base is None
+        else f" Fine-tuned from {base.name} {base.version} (weights {base.weights_sha256[:16]})."
+    )
     return Lineage(
-        description=words.get("description", "Trained by `aenode train`."),
+        description=words.get("description", "Trained by `aenode train`.") + origin,
         training_data=words.get("training_data", _UNKNOWN_LINEAGE),
         warning=words.get("warning", "Nobody certified these people as normal."),
         licence=words.get("licence", "not stated"),

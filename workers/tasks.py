@@ -101,7 +101,14 @@ def _run(text: str, workers: Workers, data: Path) -> None:
         return
     try:
         chosen = device.choose(workers.device)
-        manifest = pipeline.run(spec, data, chosen, datetime.now(UTC), attempts=workers.attempts)
+        manifest = pipeline.run(
+            spec,
+            data,
+            chosen,
+            datetime.now(UTC),
+            attempts=workers.attempts,
+            precision=workers.precision,
+        )
     except AlreadyRunning as error:
         log.info("%s", error)
         return

@@ -10,12 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
+from workers.export_command import export
+from workers.gate_command import gate
 from workers.options import json_option, one_line_errors
+from workers.vae_commands import encode, sample
 
 
 @click.group()
 def models() -> None:
-    """List, show and verify models.
+    """List, show and verify models, and use their codes.
 
     \b
     Examples:
@@ -23,6 +26,12 @@ def models() -> None:
       aenode models show ct-anomaly
       aenode models verify
     """
+
+
+models.add_command(encode)
+models.add_command(export)
+models.add_command(gate)
+models.add_command(sample)
 
 
 @models.command("list")

@@ -137,7 +137,8 @@ def status(config: Path, as_json: bool) -> None:
     for peer in found.peers:
         oldest = peer.oldest_pending_at
         age = f"{(now() - oldest).total_seconds():.0f} s" if oldest else ""
-        table.add_row(f"  to {peer.peer}", _counted(peer.deliveries), age)
+        cut_off = f"; left alone: {escape(peer.breaker_reason)}" if peer.breaker != "CLOSED" else ""
+        table.add_row(f"  to {peer.peer}", _counted(peer.deliveries) + cut_off, age)
     console.print(table)
     console.print(_kept(found))
 

@@ -13,6 +13,7 @@ import click
 
 from node import log as logs
 from node import reach
+from node.audit import Audit
 from node.commands.options import config_option, now, stop_on_signals
 from node.config import Deliver, Peer
 from node.config_file import SettingsFile, load
@@ -113,8 +114,10 @@ class Routing:
         settings = file.settings
         self._several = settings.index.routers == "several"
         self._lease = ActiveRouter(index, settings.index.lease_seconds)
-        self._router = Router(file, index, Submitter(settings.broker_url), reach.count_instances, now)
-        self._outbox = outbox(file, index)
+        self._audit = Audit(settings.audit, settings.node.data, settings.node.ae_title)
+        submit = Submitter(settings.broker_url)
+        self._router = Router(file, index, submit, reach.count_instances, now, self._audit)
+        self._outbox = outbox(file, index, self._audit)
         self._retention = Retention(file, index)
         self._rejections = Rejections(file, index, now)
         self._tidied_at = self._retained_at = 0.0
@@ -144,6 +147,7 @@ class Routing:
         self._router.close()
         self._outbox.close()
         self._lease.release()
+        self._audit.close()
 
     def _look(self) -> None:
         if self._several:
@@ -168,9 +172,10 @@ class Routing:
 
     def _tidy(self, at: datetime, stop: threading.Event) -> None:
         """Mend times after the clock was set back, retire what is superseded, remove what may go."""
-        self._rejections.step()
         if time.monotonic() - self._tidied_at < _TIDY_SECONDS:
             return
+        self._tidied_at = time.monotonic()
+        self._rejections.step()
         settings = self._file.settings
         longest = max(
             settings.deliver.retry_max_seconds,
@@ -181,7 +186,6 @@ class Routing:
         mended = self._index.mend_future(at, at + timedelta(seconds=longest))
         if mended:
             log.warning("the clock was set back: %d times lay ahead of it and are mended", mended)
-        self._tidied_at = time.monotonic()
         if self._retained_at and time.monotonic() - self._retained_at < _RETAIN_SECONDS:
             return
         self._retained_at = time.monotonic()
@@ -194,7 +198,7 @@ class Routing:
                 turn.release()
 
 
-def outbox(file: SettingsFile, index: Index) -> Outbox:
+def outbox(file: SettingsFile, index: Index, audit: Audit) -> Outbox:
     """The outbox with its breaker and its proofs."""
 
     def echo(peer: Peer) -> None:
@@ -214,6 +218,7 @@ def outbox(file: SettingsFile, index: Index) -> Outbox:
         now,
         breaker=CircuitBreaker(deliver, echo, note),
         proofs={"find": find, "commitment": CommitmentProof(index, deliver, now, find)},
+        audit=audit,
     )
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from node.audit import Audit, studies_of
 from node.backoff import delay
 from node.config import Peer, Settings
 from node.config_file import SettingsFile
@@ -21,7 +22,7 @@ from node.deliver.sending import Sender, send
 from node.entities import Delivery
 from node.errors import IllegalTransition, PeerError
 from node.index import DeliveryOutcome, Index, LeaseLost, Turn
-from node.reach import store_each
+from node.reach import host_of, store_each
 from node.states import DeliveryState
 
 log = logging.getLogger("aenode.deliver")
@@ -41,7 +42,9 @@ class Outbox:
         breaker: Breaker | None = None,
         proofs: Mapping[str, Proof] | None = None,
         sender: Sender = store_each,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._settings_file = settings_file
         self._index = index
         self._clock = clock
@@ -170,11 +173,20 @@ class Outbox:
         finally:
             with self._taking:
                 self._under_way.difference_update(delivery.id for delivery in due)
+        self._note(peer, due[: sent.answered], len(due) - sent.answered)
         if sent.answered:
             self._breaker.succeeded(peer.name, self._clock())
         elif not self._stopping.is_set():
             self._breaker.failed(peer.name, self._clock(), sent.reason)
         return sent.whole
+
+    def _note(self, peer: Peer, answered: Sequence[Delivery], failed: int) -> None:
+        """Tell the audit record what was sent."""
+        if self._audit is None or not answered:
+            return
+        studies = self._index.studies_of([delivery.artifact.job_id for delivery in answered])
+        pairs = [(studies[d.artifact.job_id], d.artifact.sop_class_uid) for d in answered]
+        self._audit.returned(self._clock(), peer.ae_title, host_of(peer), studies_of(pairs), failed)
 
     def _record(self, peer: Peer, outcomes: Sequence[DeliveryOutcome]) -> None:
         if not outcomes:

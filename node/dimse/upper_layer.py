@@ -188,10 +188,14 @@ class Association:
             self._await_close()
 
     def _await_close(self) -> None:
-        """Let the peer close first, so that no reset overtakes what was sent last (PS3.8 9.1.4)."""
-        self._connection.settimeout(_FAREWELL_SECONDS)
+        """Let the peer close first, so that no reset overtakes what was sent last (PS3.8 9.1.4).
+
+        In bounded time: a peer that goes on dripping bytes is not waited for.
+        """
+        until = time.monotonic() + _FAREWELL_SECONDS
         left = memoryview(bytearray(4096))
         with suppress(OSError):
-            for _ in range(64):
+            while (remaining := until - time.monotonic()) > 0:
+                self._connection.settimeout(remaining)
                 if self._connection.recv_into(left) == 0:
                     break

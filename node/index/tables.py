@@ -60,6 +60,7 @@ associations = Table(
     Column("opened_at", Instant, nullable=False),
     Column("closed_at", Instant),
     Index("associations_open", "receiver", "closed_at"),
+    Index("associations_closed", "closed_at"),
 )
 
 series = Table(
@@ -158,6 +159,12 @@ jobs = Table(
     Index("jobs_state", "state"),
     Index("jobs_series", "series_id"),
     Index("jobs_begun", "begun_at", "submitted_at"),
+    Index(
+        "jobs_retiring",
+        "state",
+        sqlite_where=text("retires IS NOT NULL AND retired_at IS NULL"),
+        postgresql_where=text("retires IS NOT NULL AND retired_at IS NULL"),
+    ),
 )
 
 artifacts = Table(

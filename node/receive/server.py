@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from node.audit import Audit, studies_of
 from node.config import Peer
 from node.config_file import SettingsFile
 from node.dimse import negotiation
@@ -65,6 +66,8 @@ class Server:
         self._spool = Spool(settings.node.data)
         self._space = Space(self._spool)
         self._quotas = Quotas(index)
+        self._audit = Audit(settings.audit, settings.node.data, settings.node.ae_title)
+        self._storages: dict[str, InstanceStorage] = {}
         self._reports = CommitmentReports(index, lambda: file.settings, clock)
         self._inbox = Inbox(self._spool)
         self._lock = threading.Lock()
@@ -91,6 +94,7 @@ class Server:
                 self._finish()
                 sweeper.join()
                 self._indexing.finish(_INDEX_SECONDS)
+                self._audit.close()
 
     def _accept(self, stop: threading.Event, tick: Callable[[], None]) -> None:
         look_at = 0.0
@@ -183,9 +187,11 @@ class Server:
             self._indexing.add(instance)
             self._quotas.received(calling_ae, instance.size)
 
-        return InstanceStorage(
+        storage = InstanceStorage(
             association, self._inbox, lambda: self._no_room(calling_ae), add, self._clock, self._reports
         )
+        self._storages[association.id] = storage
+        return storage
 
     def _serve(self, association: Association) -> None:
         try:
@@ -198,7 +204,14 @@ class Server:
                     self._quotas.leave(association.titles.calling_ae)
             if admitted:
                 self._indexing.closed(association)
+            self._record(association, self._storages.pop(association.id, None))
             self._running.pop(association.id, None)
+
+    def _record(self, association: Association, storage: InstanceStorage | None) -> None:
+        if storage is not None and (storage.kept or association.refused):
+            calling_ae, refused = association.titles.calling_ae, association.refused
+            studies = studies_of(storage.kept)
+            self._audit.received(self._clock(), calling_ae, association.host, studies, refused)
 
     def _sweep(self, stop: threading.Event) -> None:
         try:

@@ -57,6 +57,7 @@ class InstanceStorage:
         self._no_room = no_room
         self._reports = reports
         self._own_results = 0
+        self.kept: list[tuple[str, str]] = []  # StudyInstanceUID and SOPClassUID of each, for the audit
 
     def begin_report(self, request: Command, context: Context) -> ArrivingReport:
         """Take a report of storage commitment."""
@@ -64,6 +65,7 @@ class InstanceStorage:
 
     def report(self, instance: Instance) -> None:
         """Say in the log what is odd about an instance that was kept."""
+        self.kept.append((instance.study_instance_uid, instance.sop_class_uid))
         uid = instance.sop_instance_uid[:64]
         if instance.defect:
             log.warning("%s: %s is kept and set apart: %s", self.association, uid, instance.defect)

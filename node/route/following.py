@@ -1,19 +1,19 @@
 """What became of a job: its worker's heartbeat, its lease, its result folder."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from node.backoff import delay
 from node.config import Settings
-from node.entities import Job
+from node.entities import Artifact, Job
 from node.index import Index, Submission
 from node.job import Manifest
-from node.route.results import ManifestRefused, artifacts_of, heartbeat, read_manifest, set_aside
+from node.route.results import ManifestRefused, artifacts_of, aside, heartbeat, read_manifest, set_aside
 from node.states import JobState
 
 log = logging.getLogger("aenode.route")
-
-LEASE = timedelta(seconds=60)  # a worker touches its heartbeat every few seconds
 
 
 class Following:
@@ -25,6 +25,7 @@ class Following:
     def follow(self, submission: Submission, settings: Settings, now: datetime) -> None:
         """Collect a job's result, renew its lease, or give up on its worker."""
         job, data = submission.job, settings.node.data
+        lease = timedelta(seconds=settings.workers.lease_seconds)
         try:
             manifest = read_manifest(data, job.id)
             if manifest is not None:
@@ -37,7 +38,7 @@ class Following:
         # Not the age of the heartbeat but its change counts, so that another machine's clock does not.
         if beat not in (0, submission.heartbeat):
             if job.state is JobState.RUNNING:
-                self._index.renew_lease(job.id, heartbeat=beat, until=now + LEASE)
+                self._index.renew_lease(job.id, heartbeat=beat, until=now + lease)
             else:
                 attempt = job.attempts + 1
                 self._index.move(
@@ -47,14 +48,14 @@ class Following:
                     f"attempt {attempt}",
                     attempts=attempt,
                     heartbeat=beat,
-                    lease_until=now + LEASE,
+                    lease_until=now + lease,
                     begun_at=now,
                 )
         elif job.state is JobState.RUNNING and (job.lease_until is None or job.lease_until <= now):
             self._lose(job, settings, now)
 
     def _lose(self, job: Job, settings: Settings, now: datetime) -> None:
-        silence = f"its worker gave no sign of life for {LEASE.total_seconds():g} s"
+        silence = f"its worker gave no sign of life for {settings.workers.lease_seconds:g} s"
         if job.attempts >= settings.workers.attempts:
             self._fail(job, f"{silence} (tried {job.attempts} times)", settings, now)
         else:
@@ -84,7 +85,8 @@ class Following:
             self._index.retry_job(job, now, manifest.reason, not_before=again)
             return
         tried = f" (tried {attempts} times)" if manifest.retryable else ""
-        self._fail(job, manifest.reason + tried, settings, now, details)
+        notices = artifacts_of(settings.node.data, manifest)
+        self._fail(job, manifest.reason + tried, settings, now, details, notices)
 
     def _fail(
         self,
@@ -93,11 +95,15 @@ class Following:
         settings: Settings,
         now: datetime,
         details: dict[str, str | int | float] | None = None,
+        notices: Sequence[Artifact] = (),
     ) -> None:
         # Set aside first: were it the other way round, a crash between the two would have a
         # requeued job fail again by its old folder.
         set_aside(settings.node.data, job.id)
-        self._index.finish_job(job, JobState.FAILED, now, reason, details=details)
+        produced = [replace(notice, path=aside(notice.path)) for notice in notices]
+        self._index.finish_job(
+            job, JobState.FAILED, now, reason, produced=produced, peers=job.send_to, details=details
+        )
         log.warning("job %s failed: %s", job.id, reason)
 
 

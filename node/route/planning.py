@@ -46,12 +46,14 @@ def plan(
             made = jobs.get(spec.job_id)
             stat = stat or (made is not None and made.spec.priority is Priority.STAT)
             names = [made.rule, rule.name] if made else [rule.name]
+            notice = rule.notice or (made is not None and made.spec.notice)
             send_to = (*made.send_to, *rule.send_to) if made else rule.send_to
             retires = tuple(one.job.id for one in older if one.result_series)
             jobs[spec.job_id] = NewJob(
                 spec=spec.model_copy(
                     update={
                         "priority": Priority.STAT if stat else Priority.ROUTINE,
+                        "notice": notice,
                         "supersedes": tuple(uid for one in older for uid in one.result_series),
                     }
                 ),

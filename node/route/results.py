@@ -68,6 +68,12 @@ def artifacts_of(data: Path, manifest: Manifest) -> list[Artifact]:
     return found
 
 
+def aside(path: PurePosixPath) -> PurePosixPath:
+    """Where `results/<job>/…` lies once its folder was set aside."""
+    results, job_id, *rest = path.parts
+    return PurePosixPath(results, f"{job_id}.failed", *rest)
+
+
 def set_aside(data: Path, job_id: str) -> None:
     """Move a failed job's folder to `<job>.failed`, in place of an older one, so that it can run again."""
     folder = data / "results" / job_id

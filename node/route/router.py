@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from node.audit import Audit
 from node.config import Settings
 from node.config_file import SettingsFile
 from node.entities import SeriesRevision
@@ -27,7 +28,6 @@ from node.states import JobState, SeriesState
 log = logging.getLogger("aenode.route")
 
 OWN_RESULT = "own result (loop guard)"
-_LOST_AFTER = timedelta(minutes=5)  # a submitted job that no worker begins is offered again
 _LOST_AT_MOST = timedelta(hours=6)  # the wait doubles up to this while there is no worker at all
 _BROKER_BACKOFF = 60.0  # seconds at most between two attempts to reach a broker that is down
 _LONGEST_SH = 16  # characters, PS3.5 6.2
@@ -49,7 +49,9 @@ class Router:
         submit: Callable[[JobSpec], None],
         ask_source: CountInstances,
         clock: Callable[[], datetime],
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._file = file
         self._index = index
         self._submit = submit
@@ -121,7 +123,7 @@ class Router:
             self._index.move(revision, SeriesState.IGNORED, now, OWN_RESULT)
             return
         instances = self._index.instances_of(revision.id)
-        wanted = {"AccessionNumber", rules.PRIORITY} | rules.keywords(settings.rules)
+        wanted = {"AccessionNumber", "PatientID", rules.PRIORITY} | rules.keywords(settings.rules)
         try:
             headers = read_headers(settings.node.data, instances, wanted)
         except SeriesRefused as error:
@@ -136,6 +138,8 @@ class Router:
         with rules.unjudged():
             numbers = (value for ds in headers for value in rules.values_of(ds, "AccessionNumber").values)
             accession = escape(next(numbers, "")[:_LONGEST_SH])
+            identified = (v for ds in headers for v in rules.values_of(ds, "PatientID").values)
+            patient_id = escape(next(identified, "")[:64])
             urgent = any(rules.is_urgent(ds) for ds in headers)
         sender = next((p for p in settings.peers if p.ae_title == revision.calling_ae), None)
         at, reason = self._clock(), reason_of(decisions)
@@ -156,27 +160,31 @@ class Router:
             self._index.create_jobs(revision, jobs, at, reason, accession_number=accession)
         else:
             self._index.move(revision, SeriesState.IGNORED, at, reason, accession_number=accession)
+        if self._audit is not None:
+            study_uid, series_uid = revision.study_instance_uid, revision.series_instance_uid
+            self._audit.decided(at, study_uid, series_uid, reason, patient_id)
         log.info("series %s, revision %d: %s", revision.series_instance_uid, revision.revision, reason)
 
     def _due(self, now: datetime) -> list[Submission]:
         """The jobs to hand to the broker: those it never took, and those that it seems to have lost."""
         if self._offer_after is not None and now < self._offer_after:
             return []
+        lost_after = timedelta(seconds=self._file.settings.workers.lost_seconds)
         unfinished = self._index.unfinished_jobs()
         queued = [s for s in unfinished if s.job.state is JobState.QUEUED]
         due = [s for s in queued if s.submitted_at is None and (s.not_before is None or s.not_before <= now)]
-        stale = [s for s in queued if s.submitted_at is not None and now - s.submitted_at >= _LOST_AFTER]
+        stale = [s for s in queued if s.submitted_at is not None and now - s.submitted_at >= lost_after]
         if not stale:
             return due
         last = {priority: self._index.last_begun(priority) for priority in Priority}
         begun = max((at for at, _ in last.values() if at is not None), default=None)
-        idle = len(queued) == len(unfinished) and (begun is None or now - begun >= _LOST_AFTER)
+        idle = len(queued) == len(unfinished) and (begun is None or now - begun >= lost_after)
         for submission in stale:
             assert submission.submitted_at is not None
             # A queue is first in, first out: a later job of it that began means that this one is not in it.
             _, overtaken_at = last[Priority(submission.job.priority)]
             overtaken = overtaken_at is not None and overtaken_at > submission.submitted_at
-            patience = min(_LOST_AFTER * 2 ** min(submission.submissions - 1, 16), _LOST_AT_MOST)
+            patience = min(lost_after * 2 ** min(submission.submissions - 1, 16), _LOST_AT_MOST)
             if overtaken or (idle and now - submission.submitted_at >= patience):
                 due.append(submission)
         return due

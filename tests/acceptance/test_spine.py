@@ -150,7 +150,7 @@ def test_trouble_with_one_series_leaves_others_alone(
     files: list[Path] = []
     for number, images in enumerate((gap, double, mixed, broken, whole)):
         files += series.write(tmp_path / str(number), images)
-    sent = node.storescu(files)
+    sent = node.storescu(files, "-xv")
     assert sent.returncode == 0, sent.stderr
     sentences = {
         "gap": "missing",

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from pydicom.dataset import FileDataset
 from pynetdicom.dsutils import encode
 
-from node.config import Node, Settings
+from node.config import IndexSettings, Node, Settings
 from node.config_file import SettingsFile, load
 from node.entities import Artifact, Instance, Job, SeriesRevision
 from node.index import Index, NewJob
@@ -25,9 +25,9 @@ def after(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def index_in(data: Path) -> Index:
-    """An index on SQLite in a data folder."""
-    return Index.open(Settings(node=Node(data=data)))
+def index_in(data: Path, url: str = "sqlite") -> Index:
+    """An index of a data folder, on SQLite or where `url` says."""
+    return Index.open(Settings(node=Node(data=data), index=IndexSettings(url=url)))
 
 
 def instance(number: int, *, series: str = SERIES, content: str = "", **values: object) -> Instance:

@@ -11,6 +11,8 @@ import pydicom
 import pytest
 
 from node import reach
+from node.audit import Audit
+from node.config import Audit as AuditSettings
 from node.config import Peer
 from node.config_file import load
 from node.deliver.proof import FindProof
@@ -172,7 +174,8 @@ def test_the_outbox_delivers_and_proves(orthanc: Orthanc, tmp_path: Path) -> Non
     """PENDING → SENT by STOW-RS → PROVEN by QIDO-RS, like any other peer."""
     bench = Bench(tmp_path, 5)
     find = FindProof(bench.index, lambda: bench.deliver, lambda: bench.now)
-    bench.new_outbox(proofs={"find": find})
+    audit = Audit(AuditSettings(), bench.data, "AENODE")
+    bench.new_outbox(proofs={"find": find}, audit=audit)
     bench.configure(peer_at(web(orthanc), prove="find"))
     bench.queue("archive")
     bench.step()
@@ -181,6 +184,9 @@ def test_the_outbox_delivers_and_proves(orthanc: Orthanc, tmp_path: Path) -> Non
     assert len(held(orthanc, uid("study", "derived"))) == 5
     assert bench.outbox.close(30)
     bench.index.close()
+    audit.close()
+    (record,) = (bench.data / "audit").iterdir()
+    assert LOOPBACK in record.read_text()
 
 
 @pytest.mark.parametrize(

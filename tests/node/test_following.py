@@ -200,3 +200,25 @@ def test_a_router_that_died_goes_on_where_it_was(bench: Bench, tmp_path: Path) -
     again.step(51)
     assert (seen(again.job()), again.submitted) == ((JobState.DONE, 1), [])
     again.close()
+
+
+def test_a_failures_notice_is_delivered_from_where_it_was_set_aside(bench: Bench) -> None:
+    """A capture that says why goes to the peers of the job; its file is where the delivery looks for it."""
+    job_id = bench.job().id
+    manifest = bench.finish(job_id, files=1, outcome="failed", reason="Slice 3 is missing.")
+    bench.step(40)
+    assert bench.job().state is JobState.FAILED
+    (delivery,) = bench.index.due_deliveries("archive", bench.now, 100)
+    assert delivery.artifact.sop_instance_uid == manifest.artifacts[0].sop_instance_uid
+    assert (bench.data / delivery.artifact.path).is_file()
+
+
+def test_a_rule_asks_for_notices(tmp_path: Path) -> None:
+    """`notice = true` of a rule reaches the worker with its jobs; without it they say nothing of it."""
+    for name, text in (("off", CONFIG), ("on", CONFIG.replace("send_to =", "notice = true\nsend_to ="))):
+        (tmp_path / name).mkdir()
+        bench = Bench(tmp_path / name, text)
+        bench.receive(series(3, 16))
+        bench.settle(1)
+        assert {spec.notice for spec in bench.submitted} == {name == "on"}
+        bench.close()

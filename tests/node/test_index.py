@@ -14,8 +14,8 @@ from tests.node.records import SERIES, STUDY, after, frozen, index_in, instance
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    opened = index_in(tmp_path)
+def index(tmp_path: Path, index_url: str) -> Iterator[Index]:
+    opened = index_in(tmp_path, index_url)
     yield opened
     opened.close()
 

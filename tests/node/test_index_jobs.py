@@ -13,8 +13,8 @@ from tests.node.records import SERIES, STUDY, after, artifact, frozen, index_in,
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[Index]:
-    opened = index_in(tmp_path)
+def index(tmp_path: Path, index_url: str) -> Iterator[Index]:
+    opened = index_in(tmp_path, index_url)
     yield opened
     opened.close()
 

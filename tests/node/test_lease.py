@@ -30,8 +30,8 @@ def hand() -> Hand:
 
 
 @pytest.fixture
-def indexes(tmp_path: Path) -> Iterator[tuple[Index, Index]]:
-    pair = index_in(tmp_path), index_in(tmp_path)
+def indexes(tmp_path: Path, index_url: str) -> Iterator[tuple[Index, Index]]:
+    pair = index_in(tmp_path, index_url), index_in(tmp_path, index_url)
     yield pair
     for index in pair:
         index.close()

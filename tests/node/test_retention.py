@@ -8,7 +8,7 @@ import pytest
 
 from node.deliver.retention import Retention
 from node.states import DeliveryState, JobState, SeriesState
-from tests.node.records import after
+from tests.node.records import CONFIG, after
 from tests.node.routing import Bench
 from tests.series import series
 
@@ -16,8 +16,8 @@ DAY = 86_400
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
+def bench(tmp_path: Path, index_url: str) -> Iterator[Bench]:
+    bench = Bench(tmp_path, f'{CONFIG}[index]\nurl = "{index_url}"\n')
     yield bench
     bench.close()
 

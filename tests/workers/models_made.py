@@ -10,7 +10,9 @@ from models.anomaly import CoarseDAE
 from models.denoiser import BFRAE
 
 
-def denoiser_folder(folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16), blocks: int = 1) -> Path:
+def denoiser_folder(
+    folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16), blocks: int = 1, modality: str = "CT"
+) -> Path:
     """A denoiser that takes something off every pixel."""
     torch.manual_seed(3)
     network = BFRAE(widths, blocks)
@@ -20,7 +22,7 @@ def denoiser_folder(folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16),
         "version": "0.0.1",
         "kind": "denoiser",
         "architecture": {"id": "bf-rae", "arguments": {"widths": list(widths), "blocks": blocks}},
-        "input": {"modality": "CT"},
+        "input": {"modality": modality},
         "golden_tolerance": 1e-3,
         "max_strength": 0.6,
         "max_limit_sigma": 3.0,
@@ -30,7 +32,7 @@ def denoiser_folder(folder: Path, *, widths: tuple[int, int, int] = (8, 16, 16),
     return folder
 
 
-def anomaly_folder(folder: Path, *, threshold: float = 1.0) -> Path:
+def anomaly_folder(folder: Path, *, threshold: float = 1.0, modality: str = "CT") -> Path:
     """An anomaly model for CT bodies whose score is near how bright the tissue is."""
     torch.manual_seed(4)
     card = {
@@ -39,7 +41,7 @@ def anomaly_folder(folder: Path, *, threshold: float = 1.0) -> Path:
         "kind": "anomaly",
         "architecture": {"id": "coarse-dae", "arguments": {"widths": [4, 8], "groups": 2}},
         "input": {
-            "modality": "CT",
+            "modality": modality,
             "pixel_mm": 1.0,
             "canvas": [32, 32],
             "foreground": "body",

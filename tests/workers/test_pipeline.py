@@ -40,7 +40,7 @@ def test_a_denoiser_gives_a_derived_series(tmp_path: Path, denoiser: Path) -> No
     assert (manifest.outcome, manifest.reason) == ("done", "")
     assert manifest.model == "test-denoise 0.0.1"
     assert len(manifest.weights_sha256) == 64
-    assert set(manifest.seconds) == {"load", "read", "model", "write", "gate"}
+    assert set(manifest.seconds) == {"load", "read", "domain", "model", "write", "gate"}
     assert Manifest.from_json((folder / MANIFEST).read_bytes()) == manifest
     assert sorted(p.name for p in folder.iterdir()) == ["derived", MANIFEST]
     assert not list(tmp_path.glob("results/*.partial"))
@@ -200,6 +200,37 @@ def test_each_fault_has_its_own_reason(tmp_path: Path, denoiser: Path, anomaly: 
     assert "no model 'absent'" in _failure(job(tmp_path, images, "absent", name="5"), tmp_path)
     twice = [images[0], made.image(3, made.body(1, 64)[0], position=(-100, -100, 2))]
     assert "Two images lie at" in _failure(job(tmp_path, twice, denoiser, name="6"), tmp_path)
+
+
+def test_a_notice_says_why_there_is_no_result(tmp_path: Path, denoiser: Path) -> None:
+    """Asked for, a failure for good brings one small valid capture with its reason, and only that."""
+    mr = made.series(2, modality="MR")
+    silent = job(tmp_path, mr, denoiser, name="silent")
+    assert run(silent, tmp_path).artifacts == ()
+    spec = job(tmp_path, mr, denoiser, name="told").model_copy(update={"notice": True})
+    manifest = run(spec, tmp_path)
+    assert (manifest.outcome, [a.role for a in manifest.artifacts]) == ("failed", ["notice"])
+    path = tmp_path / "results" / spec.job_id / manifest.artifacts[0].path
+    assert iod_errors(path) == []
+    ds = pydicom.dcmread(path)
+    assert ds.DerivationDescription == f"No AI result: {manifest.reason}"
+    assert (ds.StudyInstanceUID, ds.PatientID) == (mr[0].StudyInstanceUID, "TEST-1")
+    assert (ds.Rows, ds.SeriesNumber, ds.BurnedInAnnotation) == (512, 309, "YES")
+    assert ds.pixel_array[112:240].max() > 200
+    absent = job(tmp_path, mr, "absent", name="absent").model_copy(update={"notice": True})
+    assert [a.role for a in run(absent, tmp_path).artifacts] == ["notice"]
+
+
+def test_no_notice_is_made_of_what_cannot_be_read(tmp_path: Path, denoiser: Path) -> None:
+    """Where not even a header can be read, or another attempt may help, there is no notice."""
+    spec = job(tmp_path, made.series(2), denoiser, name="x").model_copy(update={"notice": True})
+    (tmp_path / spec.instances[0].path).write_bytes(b"no DICOM")
+    manifest = run(spec, tmp_path)
+    assert (manifest.outcome, manifest.artifacts) == ("failed", ())
+    assert "is not readable" in manifest.reason
+    gone = job(tmp_path, made.series(2), denoiser, name="y").model_copy(update={"notice": True})
+    (tmp_path / gone.instances[1].path).unlink()
+    assert (run(gone, tmp_path).retryable, run(gone, tmp_path).artifacts) == (True, ())
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path, denoiser: Path) -> None:

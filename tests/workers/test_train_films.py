@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
 from PIL import Image
 
 from models import weights
@@ -47,6 +48,14 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return archive(folder, "train", normal), archive(folder, "test", test)
 
 
+@pytest.fixture(scope="module")
+def trained(films: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The run folder of a few steps, and what the command said."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = ("--data", films[0], "--test", films[1], "--out", out, "--steps", 4, "--json")
+    return out, run(train, "chest-xray-anomaly", *words)
+
+
 def test_films_are_read_with_their_person_and_label(films: tuple[Path, Path]) -> None:
     """Two films of a patient are one person; what is not normal is abnormal; names leave as hashes."""
     normal, test = (read_cases([path], modality="DX") for path in films)
@@ -73,12 +82,10 @@ def test_films_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_film_model_is_trained_and_its_first_line_tells_its_worth(
-    films: tuple[Path, Path], tmp_path: Path
+    trained: tuple[Path, Result],
 ) -> None:
     """A few steps teach nothing: the card says first that the model does not beat its baselines."""
-    out = tmp_path / "run"
-    words = ("--data", films[0], "--test", films[1], "--out", out, "--steps", 4, "--json")
-    said = run(train, "chest-xray-anomaly", *words)
+    out, said = trained
     assert said.exit_code == 0, said.stderr
     card = json.loads(said.stdout)
     images = card["metrics"]["images"]
@@ -90,3 +97,21 @@ def test_a_film_model_is_trained_and_its_first_line_tells_its_worth(
     assert "| PCA |" in text and "Whole films: 8 of 8 people" in text
     loaded = weights.load(str(out / "model"))
     assert loaded.calibration["pca_components"].dtype == np.float16
+
+
+def test_a_model_is_fine_tuned_and_its_card_says_from_which(
+    films: tuple[Path, Path], trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    """--from keeps the input of the first model and begins from its weights; another kind is refused."""
+    first = trained[0] / "model"
+    words = ("--data", films[0], "--test", films[1], "--steps", 4, "--from", first)
+    said = run(train, "chest-xray-anomaly", *words, "--loss", "charbonnier", "--out", tmp_path / "second")
+    assert said.exit_code == 0, said.stderr
+    before, after = (weights.load(str(path)) for path in (first, tmp_path / "second" / "model"))
+    assert after.card["input"] == before.card["input"]
+    assert "Fine-tuned from chest-xray-anomaly 0.1.0" in after.card["lineage"]["description"]
+    assert "--from model --loss charbonnier" in after.card["lineage"]["command"]
+    other = run(train, "chest-xray-vae", *words, "--out", tmp_path / "third")
+    assert other.exit_code == 1 and "another kind" in other.stderr
+    noisy = run(train, "ct-denoise", "--data", films[0], "--noisy", "--out", tmp_path / "fourth")
+    assert noisy.exit_code == 1 and "name some of others by --test" in noisy.stderr

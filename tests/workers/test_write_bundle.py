@@ -196,6 +196,17 @@ def test_a_source_with_several_character_sets(tmp_path: Path) -> None:
         assert str(ds.PatientName) == "Yamada^Tarou=山田^太郎=やまだ^たろう"
 
 
+def test_images_without_a_common_frame_of_reference_get_no_overlay(tmp_path: Path) -> None:
+    """An anonymiser's new frame in every image: captures and report are made, the overlay is left out."""
+    images = made.series(4)
+    for ds in images:
+        ds.FrameOfReferenceUID = made.uid("frame", ds.InstanceNumber)
+    volume = volume_of(tmp_path / "in", images)
+    found, notes, _ = written(tmp_path / "out", volume)
+    assert set(found) == {"capture", "report", "presentation", "keys"}
+    assert "no segmentation: the images have no common frame of reference to lay it over" in notes
+
+
 def test_uids_follow_what_decides_the_result(tmp_path: Path) -> None:
     """A repetition has the same UIDs, tracking UIDs too; another threshold has others."""
     volume = volume_of(tmp_path / "in", made.series(3))

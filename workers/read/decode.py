@@ -4,6 +4,8 @@ The codec is named so that the same file gives the same pixels on every machine,
 installed beside.
 """
 
+from pathlib import Path
+
 import gdcm
 import numpy as np
 import pydicom
@@ -67,6 +69,8 @@ def decode(image: Image) -> tuple[NDArray[np.integer], str]:
     Bits above HighBit are as the file or codec left them. The text is a note, or empty. Raises
     SeriesRefused where pixel data are missing, too short, too long, undecodable or of another size.
     """
+    if image.words is not None:
+        return image.words, ""
     with refusing(f"Image {image.uid}: the file cannot be read to its end."):
         ds = pydicom.dcmread(image.path)
         value = ds.get("PixelData")
@@ -79,7 +83,11 @@ def decode(image: Image) -> tuple[NDArray[np.integer], str]:
     else:
         size = _require_size(image, ds, value, syntax)
     with refusing(f"Image {image.uid}: PixelData cannot be decoded as {syntax.name}."):
-        words = _twelve_bit_jpeg(image) if _needs_gdcm_itself(syntax, ds) else _by_plugin(ds, syntax)
+        words = (
+            twelve_bit_jpeg(image.path, image.rows, image.columns)
+            if needs_gdcm_itself(syntax, ds)
+            else _by_plugin(ds, syntax)
+        )
     if words.shape != (image.rows, image.columns):
         raise SeriesRefused(
             f"Image {image.uid}: PixelData holds {_by(words.shape)} pixels, "
@@ -117,25 +125,45 @@ def _require_size(image: Image, ds: Dataset, value: bytes, syntax: UID) -> Frame
     if len(frames) != 1:
         raise SeriesRefused(f"Image {image.uid}: PixelData holds {len(frames)} frames, not one.")
     if size is not None:
-        _require_agreement(image, ds, size)
+        require_agreement(f"Image {image.uid}", image.rows, image.columns, ds, size)
     return size
 
 
-def _require_agreement(image: Image, ds: Dataset, size: FrameSize) -> None:
-    if (size.rows, size.columns) != (image.rows, image.columns):
+def require_agreement(
+    whose: str, rows: int, columns: int, ds: Dataset, size: FrameSize, colour: bool = False
+) -> None:
+    """Refuse a codestream of another size, depth or number of components than the header says."""
+    if (size.rows, size.columns) != (rows, columns):
         raise SeriesRefused(
-            f"Image {image.uid}: its codestream is {size.rows}×{size.columns}, "
-            f"Rows×Columns is {image.rows}×{image.columns}."
+            f"{whose}: its codestream is {size.rows}×{size.columns}, Rows×Columns is {rows}×{columns}."
         )
-    if size.components != 1 or size.precision > ds.BitsAllocated:
+    components = int(ds.SamplesPerPixel) if colour else 1
+    if size.components != components or size.precision > ds.BitsAllocated:
         raise SeriesRefused(
-            f"Image {image.uid}: its codestream has {size.components} components of {size.precision} bits, "
-            f"not one of at most BitsAllocated {ds.BitsAllocated}."
+            f"{whose}: its codestream has {size.components} components of {size.precision} bits, "
+            f"not {'one' if components == 1 else components} of at most BitsAllocated {ds.BitsAllocated}."
         )
 
 
-def _needs_gdcm_itself(syntax: UID, ds: Dataset) -> bool:
-    # pydicom's plug-in refuses lossy 12-bit JPEG, which gdcm decodes
+def decoded_frames(ds: Dataset, syntax: UID, *, as_shown: bool = False) -> NDArray[np.integer]:
+    """All frames of a data set, (F, Y, X) words, or (F, Y, X, 3) RGB where they are colour.
+
+    `as_shown` turns YBR into RGB. Raises what pydicom and its plug-ins raise.
+    """
+    options: dict[str, object] = {"raw": not as_shown}
+    if not as_shown:
+        options["correct_unused_bits"] = False
+    words: NDArray[np.integer] = get_decoder(syntax).as_array(
+        ds,
+        decoding_plugin=CODECS.get(syntax, ""),
+        **options,  # type: ignore[arg-type]  # pydicom lacks an Unpack here
+    )[0]
+    single = int(ds.get("NumberOfFrames") or 1) == 1 and words.ndim == 2 + (int(ds.SamplesPerPixel) > 1)
+    return words[None] if single else words
+
+
+def needs_gdcm_itself(syntax: UID, ds: Dataset) -> bool:
+    """True for lossy 12-bit JPEG, which pydicom's plug-in refuses and gdcm decodes."""
     return syntax == JPEGExtended12Bit and ds.BitsStored > 8
 
 
@@ -150,11 +178,12 @@ def _by_plugin(ds: Dataset, syntax: UID) -> NDArray[np.integer]:
     return words
 
 
-def _twelve_bit_jpeg(image: Image) -> NDArray[np.integer]:
+def twelve_bit_jpeg(path: Path, rows: int, columns: int) -> NDArray[np.integer]:
+    """The words of a file of one frame, by gdcm. Raises ValueError where it cannot."""
     reader = gdcm.ImageReader()
-    reader.SetFileName(str(image.path))
+    reader.SetFileName(str(path))
     if not reader.Read():
         raise ValueError("gdcm cannot read the file")
     text: str = reader.GetImage().GetBuffer()
     words = np.frombuffer(text.encode("utf-8", "surrogateescape"), "<u2")
-    return words.reshape(image.rows, image.columns)
+    return words.reshape(rows, columns)

@@ -16,7 +16,9 @@ SAME_PLACE = 0.01  # mm; closer than any two slices, wider than the error of a p
 # What tells stacks of one series apart, the most telling first. Private: Siemens and GE b-values.
 TELLING: tuple[str | tuple[int, int], ...] = (
     "EchoTime",
+    "EffectiveEchoTime",
     "EchoNumbers",
+    "StackID",
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
     "DiffusionBValue",
@@ -31,6 +33,7 @@ TELLING: tuple[str | tuple[int, int], ...] = (
     "NominalPercentageOfCardiacPhase",
     "NominalCardiacTriggerDelayTime",
     "ImageType",
+    "FrameType",
     "ComplexImageComponent",
     "KVP",
     "ConvolutionKernel",
@@ -39,6 +42,8 @@ TELLING: tuple[str | tuple[int, int], ...] = (
     "AcquisitionNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
+    "FrameAcquisitionNumber",
+    "FrameAcquisitionDateTime",
     "ContentTime",
 )
 _PRIVATE = {
@@ -66,16 +71,17 @@ def require_one_per_place(
 
 def _difference(pairs: Sequence[tuple[Image, Image]]) -> str:
     for tag in TELLING:
-        values = [(_value(a.header, tag), _value(b.header, tag)) for a, b in pairs]
+        values = [(value_of(a.header, tag), value_of(b.header, tag)) for a, b in pairs]
         if all(one != other for one, other in values):
-            return f"they differ in {_called(tag)}{_shown(tag, values[0])}"
+            return f"they differ in {called(tag)}{_shown(tag, values[0])}"
     first, second = pairs[0]
     if np.abs(first.position - second.position).max() >= SAME_PLACE:
         return "shifted against each other in their plane"
     return "and no attribute that sorts images tells them apart"
 
 
-def _value(ds: Dataset, tag: str | tuple[int, int]) -> str:
+def value_of(ds: Dataset, tag: str | tuple[int, int]) -> str:
+    """A value as text for comparing images; empty where it is absent or cannot be read."""
     try:
         if isinstance(tag, str):
             return str(ds.get(tag, ""))
@@ -84,7 +90,8 @@ def _value(ds: Dataset, tag: str | tuple[int, int]) -> str:
         return ""
 
 
-def _called(tag: str | tuple[int, int]) -> str:
+def called(tag: str | tuple[int, int]) -> str:
+    """What a sentence calls an attribute."""
     return tag if isinstance(tag, str) else _PRIVATE[tag]
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, CTImageStorage, MRImageStorage
+from pydicom.uid import UID
 
 from node.errors import SeriesRefused
 from workers.read.header import number_of, numbers_of, shown, syntax_of, text_of, uid_of, words_of
+from workers.read.kinds import KINDS, READ, REFUSED
 
-MODALITIES = {CTImageStorage: "CT", MRImageStorage: "MR"}
 _UNIT_TOLERANCE = 0.01  # direction cosines are written with few decimals by old scanners
 _HU = ("", "HU", "HU_MOD", "US")  # US is "unspecified", which old CT scanners wrote for HU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Image:
-    """A classic CT or MR image, checked; the pixels are still in the file."""
+    """A checked image or frame; the pixels of a classic image are still in the file."""
 
     header: Dataset
     path: Path
@@ -29,6 +29,8 @@ class Image:
     position: NDArray[np.float64]  # (3,) mm, centre of the first pixel, LPS
     spacing: tuple[float, float]  # mm between rows, between columns
     thickness: float | None  # mm; None where the header has none
+    frame: int = 0  # number of the frame in a multi-frame object, from 1; 0 for an object of one image
+    words: NDArray[np.integer] | None = None  # (Y, X) of a frame, decoded with its object
 
 
 def named(ds: Dataset) -> str:
@@ -42,16 +44,16 @@ def is_localizer(ds: Dataset) -> bool:
 
 
 def require_identity(ds: Dataset, path: Path) -> None:
-    """Refuse what is no classic CT or MR image, or does not say which instance it is."""
+    """Refuse what is of no class that is read, or does not say which instance it is."""
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID"):
         if uid_of(ds, keyword) is None:
             raise SeriesRefused(f"File {shown(path.name)} has no valid {keyword}.")
     sop_class = UID(uid_of(ds, "SOPClassUID") or "")
-    if sop_class not in MODALITIES:
-        raise SeriesRefused(
-            f"{named(ds)}: {sop_class.name} is not read yet; CT Image Storage and MR Image Storage are."
-        )
-    if (modality := text_of(ds, "Modality")) != MODALITIES[sop_class]:
+    if sop_class in REFUSED:
+        raise SeriesRefused(f"{named(ds)}: {sop_class.name} is not read: {REFUSED[sop_class]}.")
+    if sop_class not in KINDS:
+        raise SeriesRefused(f"{named(ds)}: {sop_class.name} is not read; {READ}.")
+    if (modality := text_of(ds, "Modality")) != KINDS[sop_class].modality:
         raise SeriesRefused(
             f"{named(ds)}: Modality is {shown(modality) or 'empty'}, but its SOP class is {sop_class.name}."
         )
@@ -59,14 +61,17 @@ def require_identity(ds: Dataset, path: Path) -> None:
         raise SeriesRefused(f"{named(ds)}: TransferSyntaxUID is missing from the file meta information.")
 
 
-def image_of(ds: Dataset, path: Path) -> Image:
-    """The image behind a header. Raises SeriesRefused naming the first attribute that is wrong."""
-    whose = named(ds)
+def image_of(ds: Dataset, path: Path, frame: int = 0) -> Image:
+    """The image behind a header. Raises SeriesRefused naming the first attribute that is wrong.
+
+    `frame` is the number of a frame whose header was flattened, 0 for a classic image.
+    """
+    whose = f"{named(ds)}, frame {frame}" if frame else named(ds)
     if "MOSAIC" in words_of(ds, "ImageType"):
         raise SeriesRefused(
             f"{whose} is a Siemens mosaic, many slices tiled in one image; that is not read yet."
         )
-    _require_pixel_module(ds, whose)
+    require_pixel_module(ds, whose, frames=bool(frame))
     _require_modality_units(ds, whose)
     rows, columns = _whole(ds, "Rows", whose), _whole(ds, "Columns", whose)
     if min(rows, columns) < 1:
@@ -80,13 +85,14 @@ def image_of(ds: Dataset, path: Path) -> Image:
     return Image(
         header=ds,
         path=path,
-        uid=str(uid_of(ds, "SOPInstanceUID")),
+        uid=whose.removeprefix("Image "),
         rows=rows,
         columns=columns,
         orientation=_orientation(ds, whose),
         position=np.array(_required(ds, "ImagePositionPatient", 3, whose)),
         spacing=(spacing[0], spacing[1]),
         thickness=thickness if thickness and thickness > 0 else None,
+        frame=frame,
     )
 
 
@@ -110,21 +116,24 @@ def _orientation(ds: Dataset, whose: str) -> NDArray[np.float64]:
     return cosines
 
 
-def _require_pixel_module(ds: Dataset, whose: str) -> None:
-    """Image Pixel attributes (PS3.3 C.7.6.3) that the decoding and the derived image rely on."""
-    if (frames := number_of(ds, "NumberOfFrames", whose)) not in (None, 1):
-        raise SeriesRefused(f"{whose}: NumberOfFrames is {frames:g}; a classic CT or MR image has one frame.")
+def require_pixel_module(ds: Dataset, whose: str, *, frames: bool = False, inverted: bool = False) -> None:
+    """Image Pixel attributes (PS3.3 C.7.6.3) that the decoding and the derived image rely on.
+
+    `frames` allows several, `inverted` MONOCHROME1.
+    """
+    if not frames and (count := number_of(ds, "NumberOfFrames", whose)) not in (None, 1):
+        raise SeriesRefused(f"{whose}: NumberOfFrames is {count:g}; a classic image has one frame.")
     if (samples := _whole(ds, "SamplesPerPixel", whose)) != 1:
-        raise SeriesRefused(
-            f"{whose}: SamplesPerPixel is {samples}; colour is no CT or MR image in modality units."
-        )
+        raise SeriesRefused(f"{whose}: SamplesPerPixel is {samples}; colour is no image in modality units.")
     photometric = text_of(ds, "PhotometricInterpretation")
-    if photometric != "MONOCHROME2":
+    if photometric != "MONOCHROME2" and not (inverted and photometric == "MONOCHROME1"):
         found = shown(photometric) or "missing"
         raise SeriesRefused(f"{whose}: PhotometricInterpretation is {found}; only MONOCHROME2 is read.")
     allocated, stored = _whole(ds, "BitsAllocated", whose), _whole(ds, "BitsStored", whose)
-    if allocated not in (8, 16) or not 1 <= stored <= allocated:
-        raise SeriesRefused(f"{whose}: {stored} bits stored in {allocated} allocated; 8 or 16 bits are read.")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
+        raise SeriesRefused(
+            f"{whose}: {stored} bits stored in {allocated} allocated; 8, 16 or 32 bits are read."
+        )
     if (high := _whole(ds, "HighBit", whose)) != stored - 1:
         raise SeriesRefused(f"{whose}: HighBit is {high}; with BitsStored {stored} it must be {stored - 1}.")
     if (sign := _whole(ds, "PixelRepresentation", whose)) not in (0, 1):
@@ -139,6 +148,8 @@ def _require_modality_units(ds: Dataset, whose: str) -> None:
         raise SeriesRefused(f"{whose}: RescaleSlope is 0, every pixel would be the same.")
     if (slope is None) != (intercept is None):
         raise SeriesRefused(f"{whose}: only one of RescaleSlope and RescaleIntercept is there.")
+    if text_of(ds, "Modality") == "PT" and slope is None:
+        raise SeriesRefused(f"{whose}: RescaleSlope is missing, so activity is unknown.")
     if text_of(ds, "Modality") != "CT":
         return
     if slope is None and not text_of(ds, "ModalityLUTSequence"):

@@ -18,8 +18,8 @@ _FEW_SCOUTS = 3
 _ACROSS = np.radians(30)
 
 
-def images_of(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
-    """The images of the stack in an order of their own, so that the files' order changes nothing."""
+def opened(paths: Sequence[Path]) -> list[tuple[Dataset, Path]]:
+    """The headers of one series of one class that is read, in an order of their own."""
     if not paths:
         raise SeriesRefused("The series has no instances.")
     headers = [(read_header(Path(path)), Path(path)) for path in paths]
@@ -27,6 +27,11 @@ def images_of(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
         require_identity(ds, path)
     headers.sort(key=lambda found: text_of(found[0], "SOPInstanceUID"))
     _require_one_series([ds for ds, _ in headers])
+    return headers
+
+
+def images_of(headers: Sequence[tuple[Dataset, Path]]) -> tuple[list[Image], list[str]]:
+    """The classic images of the stack; the order of the files changes nothing."""
     localizers = [ds for ds, _ in headers if is_localizer(ds)]
     if len(localizers) == len(headers):
         raise SeriesRefused(f"The series has localizers only ({len(localizers)}), no stack to work on.")
@@ -39,7 +44,7 @@ def images_of(paths: Sequence[Path]) -> tuple[list[Image], list[str]]:
     images, scouts = _without_scouts(images)
     left_out = [named(ds).removeprefix("Image ") for ds in localizers] + [image.uid for image in scouts]
     notes = [f"left out as localizer: {', '.join(left_out)}"] if left_out else []
-    _require_one_geometry(images)
+    require_one_geometry(images)
     notes += _frame_notes(images)
     return images, notes
 
@@ -91,7 +96,8 @@ def _angle(one: Image, other: Image) -> float:
     return float(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def _require_one_geometry(images: Sequence[Image]) -> None:
+def require_one_geometry(images: Sequence[Image]) -> None:
+    """Refuse images of several sizes, orientations or pixel spacings."""
     _require_equal(((f"{i.rows}×{i.columns}", f"Image {i.uid}") for i in images), "Rows×Columns")
     orientation = np.median([image.orientation for image in images], axis=0)
     spacing = np.median([image.spacing for image in images], axis=0)

@@ -16,13 +16,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from node.errors import SeriesRefused
 from workers.read.decode import decode, is_lossy
 from workers.read.duplicates import require_one_per_place
+from workers.read.flat import flat_volumes
+from workers.read.frames import frames_of
 from workers.read.header import text_of
 from workers.read.image import Image
-from workers.read.selection import images_of
+from workers.read.kinds import KINDS
+from workers.read.selection import images_of, opened, require_one_geometry
+from workers.read.split import split
 from workers.read.stack import (
     gaps_of,
     missing_sentence,
@@ -45,7 +51,7 @@ def read_series(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Volume:
-    """Read the instances of one CT or MR series, in any order, into a volume.
+    """Read the instances of one series, in any order, into a volume.
 
     `missing` says what happens where slices are missing inside the stack: a series for a patient is
     refused, training data thinned on purpose may be noted. `threads` decode at once, by default one
@@ -54,16 +60,67 @@ def read_series(
     Raises SeriesRefused with one sentence that names what is wrong, and OSError where a file cannot
     be opened. What is left out (localizers) or noticed is in the volume's notes.
     """
+    volumes = _read(paths, missing, threads, progress, parted=False)
+    if len(volumes) > 1:
+        raise SeriesRefused(f"The series holds {len(volumes)} objects or sizes that are no one stack.")
+    return volumes[0]
+
+
+def read_volumes(
+    paths: Sequence[Path],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Volume]:
+    """As `read_series`, but a series of several stacks (time, echo, b-value, phase) gives one volume each.
+
+    Each has a `label` that says what tells it from the others.
+    """
+    return _read(paths, "refuse", threads, progress, parted=True)
+
+
+def _read(
+    paths: Sequence[Path],
+    missing: str,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    parted: bool,
+) -> list[Volume]:
     with _without_quotes():
-        images, notes = images_of(paths)
-        stack = _stacked(images, missing)
-        voxels = len(images) * images[0].rows * images[0].columns
-        if voxels > MAX_VOXELS:
-            raise SeriesRefused(
-                f"The series has {len(images)} slices of {images[0].rows}×{images[0].columns}, "
-                f"{voxels} voxels; at most {MAX_VOXELS} are read at once."
-            )
-        return _decoded(stack, notes, threads or len(os.sched_getaffinity(0)), progress)
+        headers = opened(paths)
+        groups: list[tuple[str, list[Image], Dataset | None]] = []
+        whole, notes = None, list[str]()
+        kind = KINDS[UID(text_of(headers[0][0], "SOPClassUID"))]
+        if kind.flat:
+            return flat_volumes(headers, kind)
+        if kind.enhanced:
+            found = [(ds, frames_of(ds, path, kind)) for ds, path in headers]
+            for _, images in found:
+                require_one_geometry(images)
+            groups = [
+                (label, group, ds)
+                for ds, images in found
+                for label, group in (split(images) if parted else [("", images)])
+            ]
+        else:
+            images, notes = images_of(headers)
+            stacks = split(images) if parted else [("", images)]
+            groups = [(label, group, whole) for label, group in stacks]
+        stacked = [(label, _stacked(group, missing), ds) for label, group, ds in groups]
+        _require_room([stack for _, stack, _ in stacked])
+        cores = threads or len(os.sched_getaffinity(0))
+        return [_decoded(stack, notes, cores, progress, label, ds) for label, stack, ds in stacked]
+
+
+def _require_room(stacks: Sequence["_Stack"]) -> None:
+    images = [image for stack in stacks for image in stack.images]
+    voxels = len(images) * images[0].rows * images[0].columns
+    if voxels > MAX_VOXELS:
+        raise SeriesRefused(
+            f"The series has {len(images)} slices of {images[0].rows}×{images[0].columns}, "
+            f"{voxels} voxels; at most {MAX_VOXELS} are read at once."
+        )
 
 
 @contextmanager
@@ -106,7 +163,12 @@ def _stacked(unsorted: Sequence[Image], missing: str) -> _Stack:
 
 
 def _decoded(
-    stack: _Stack, notes: list[str], threads: int, progress: Callable[[int, int], None] | None
+    stack: _Stack,
+    notes: list[str],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+    label: str,
+    whole: Dataset | None,
 ) -> Volume:
     images = stack.images
     shape = (len(images), images[0].rows, images[0].columns)
@@ -142,4 +204,7 @@ def _decoded(
         neighbours=stack.neighbours,
         notes=(*notes, *stack.notes, *found),
         modality=text_of(images[0].header, "Modality"),
+        frames=np.array([image.frame for image in images]) if whole is not None else None,
+        whole=whole,
+        label=label,
     )

@@ -37,6 +37,8 @@ def values_of(image: Image, words: NDArray[np.integer], *, lossy: bool = False) 
     ds = image.header
     container = int(ds.BitsAllocated)
     signed = ds.PixelRepresentation == 1
+    if words.dtype.itemsize == 4 and words.size and int(words.max()) > np.iinfo(np.int32).max:
+        raise SeriesRefused(f"Image {image.uid}: stored values above {np.iinfo(np.int32).max} are not read.")
     whole = words.astype(np.int32)
     limits = _padding_limits(image, container, signed)
     declared = _between(whole, limits)

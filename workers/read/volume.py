@@ -29,6 +29,7 @@ class Volume:
     frames: NDArray[np.int64] | None = None  # (Z,) frame numbers from 1 in the one multi-frame source
     whole: Dataset | None = None  # the multi-frame source as it stands; headers are its frames, flattened
     label: str = ""  # what tells this volume from others of its series, such as "EchoTime 10"
+    colour: NDArray[np.uint8] | None = None  # (Z, Y, X, 3) RGB, where voxels are its luminance
     flat: bool = False  # True where images have no place in the patient (CR, DX, US): geometry is nominal
 
     def frame_numbers(self, index: int) -> list[int] | None:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from models.anomaly import AnomalyScores
 from node.job import Output, ProducedArtifact
 from workers.read import Volume
@@ -42,6 +44,9 @@ def write_bundle(
     for role, write in WRITERS.items():
         if role not in outputs:
             continue
+        if reason := _impossible(role, volume):
+            notes.append(f"no {role}: {reason}")
+            continue
         written = write(found, folder, now)
         if not written:
             notes.append(f"no {role}: no region is above the threshold")
@@ -51,3 +56,20 @@ def write_bundle(
             f"the {MOST_FINDINGS} highest of {MOST_FINDINGS + found.further} regions are described one by one"
         )
     return artifacts
+
+
+def _impossible(role: str, volume: Volume) -> str:
+    """Why a series can have no object of this role; empty where it can."""
+    if volume.flat and role in ("segmentation", "parametric"):
+        return "the images have no place in the patient to lay it over"
+    frames = {str(header.get("FrameOfReferenceUID") or "") for header in volume.headers}
+    if role in ("segmentation", "parametric") and (len(frames) > 1 or frames == {""}):
+        return "the images have no common frame of reference to lay it over"
+    thick = volume.headers[0].get("SliceThickness") or np.isfinite(volume.spacing[0])
+    if not thick and role in ("segmentation", "parametric"):
+        return "the slice has no thickness"
+    if role == "presentation" and volume.whole is not None and not volume.flat:
+        return "its frames may have a rescale each, of which a presentation state holds one"
+    if volume.colour is not None and role == "presentation":
+        return "the images are in colour, and it is for grey ones"
+    return ""

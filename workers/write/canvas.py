@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 from pydicom.multival import MultiValue
+from pydicom.pixels.processing import apply_voi
 
 RGB = tuple[int, int, int]
 WHITE: RGB = (235, 235, 235)
@@ -52,6 +53,32 @@ def window_of(header: Dataset, plane: NDArray[np.float32], padding: NDArray[np.b
 
 def _first(value: object) -> float:
     return float(str(value[0] if isinstance(value, MultiValue | list) else value))
+
+
+def by_voi_lut(header: Dataset, stored: NDArray[np.int32]) -> NDArray[np.float32] | None:
+    """Grey 0 to 255 (Y, X) by the header's first VOI LUT (PS3.3 C.11.2), which comes before its window.
+
+    None where it has none, or where values before the LUT are not the stored ones.
+    """
+    tables = header.get("VOILUTSequence") or []
+    if not tables or header.get("WindowCenter") or header.get("ModalityLUTSequence"):
+        return None
+    if float(header.get("RescaleSlope") or 1) != 1 or float(header.get("RescaleIntercept") or 0) != 0:
+        return None
+    try:
+        shown = apply_voi(stored, header).astype(np.float32)
+        top = float((1 << int(tables[0].LUTDescriptor[2])) - 1)
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+        return None
+    return np.asarray((shown / top * 255).clip(0, 255), np.float32)
+
+
+def inverted(header: Dataset) -> bool:
+    """Whether low values are shown bright (PS3.3 C.7.6.3.1.2, C.11.6)."""
+    return bool(
+        header.get("PresentationLUTShape") == "INVERSE"
+        or header.get("PhotometricInterpretation") == "MONOCHROME1"
+    )
 
 
 def windowed(plane: NDArray[np.float32], centre: float, width: float) -> NDArray[np.float32]:
@@ -125,6 +152,23 @@ def colour_bar(
         text = f"{'≥ ' if value == top else ''}{value:.1f}"
         draw.line((x + width, at, x + width + 6, at), fill=WHITE)
         draw.text((x + width + 10, at), text, font=font(20), fill=WHITE, anchor="lm")
+
+
+def among_normals(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], normal: NDArray[np.float32], own: float
+) -> None:
+    """A score among those of normal series: a grey tick each, an amber mark for this one, in (x, y, w, h)."""
+    x, y, width, height = place
+    low = float(min(normal.min(), own, 0))
+    span = max(float(max(normal.max(), own)) - low, 1e-6)
+    for value in normal:
+        at = x + round((float(value) - low) / span * width)
+        draw.line((at, y + 8, at, y + height), fill=GREY)
+    draw.line((x, y + height, x + width, y + height), fill=GREY)
+    at = x + round((own - low) / span * width)
+    draw.line((at, y, at, y + height), fill=AMBER, width=3)
+    draw.polygon([(at - 6, y - 4), (at + 6, y - 4), (at, y + 6)], fill=AMBER)
+    draw.text((x, y + height + 4), f"among {len(normal)} normal series", font=font(16), fill=GREY)
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, at: tuple[int, int], pixels_per_mm: float, room: int) -> None:

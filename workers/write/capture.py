@@ -112,7 +112,9 @@ def _header(source: Dataset, provenance: Provenance, now: datetime, words: str) 
     # General Image, SC Image
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
-    ds.DerivationDescription = f"AI anomaly map, {NOT_FOR_DIAGNOSIS}. {words} {provenance.algorithm}."[:1024]
+    warning = f" {provenance.domain}." if provenance.domain else ""
+    told = f"AI anomaly map, {NOT_FOR_DIAGNOSIS}. {words} {provenance.algorithm}.{warning}"
+    ds.DerivationDescription = told[:1024]
     ds.DerivationCodeSequence = [code("113085", "DCM", "Spatial resampling")]
     ds.BurnedInAnnotation = "YES"
     put_lossy_history(ds, source)

@@ -4,22 +4,22 @@ Pixels are written back under the source's own slope, intercept and bits: the ch
 stored values and added to what was stored, so an unchanged voxel stays bit for bit what it was.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import (
-    CTImageStorage,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
-)
+from pydicom.uid import CTImageStorage, MRImageStorage
 
 from models.denoiser import Denoised
 from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.read import Volume
+from workers.read.kinds import KINDS
+from workers.write.findings import instance_names
+from workers.write.frame_groups import put_frame_derivation
 from workers.write.header import (
     fill_type_2,
     local_time,
@@ -40,7 +40,7 @@ from workers.write.provenance import (
     sources_key,
 )
 
-DERIVABLE = frozenset({CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage})
+Part = tuple[Volume, Denoised]
 SERIES_OFFSET = 1
 _DESCRIPTION_LENGTH = 1024  # characters of an ST value
 
@@ -53,44 +53,107 @@ def write_derived(
     now: datetime,
     notes: list[str] | None = None,
 ) -> list[ProducedArtifact]:
-    """Write one derived image a slice to `folder`/derived, in the order of the volume.
+    """Write the denoised series of one volume to `folder`/derived. See `write_parts`."""
+    return write_parts([(volume, denoised)], provenance, folder, now, notes)
 
-    Attributes left out because their value is unlawful are named in `notes`. Raises ArtifactRefused
-    where the source's kind cannot be written back.
+
+def write_parts(
+    parts: Sequence[Part],
+    provenance: Provenance,
+    folder: Path,
+    now: datetime,
+    notes: list[str] | None = None,
+) -> list[ProducedArtifact]:
+    """Write one derived object for each object of a series, all in one series, to `folder`/derived.
+
+    `parts` are all volumes of the series with their results; single images come in the order of the
+    volumes, a multi-frame object keeps the order of its frames. Attributes left out because their value
+    is unlawful are named in `notes`. Raises ArtifactRefused where the source's kind cannot be written
+    back.
     """
-    _require_derivable(volume, denoised.image)
-    sources = [str(header.SOPInstanceUID) for header in volume.headers]
-    settings = f"strength={denoised.strength!r} limit_sigma={denoised.limit_sigma!r}"
-    key = sources_key(sources)
+    for volume, denoised in parts:
+        _require_derivable(volume, denoised.image)
+    first = parts[0][1]
+    settings = f"strength={first.strength!r} limit_sigma={first.limit_sigma!r}"
+    key = sources_key(name for volume, _ in parts for name in instance_names(volume))
     series_uid = result_uid("derived", provenance, settings, key, "series")
-    artifacts = []
+    artifacts: list[ProducedArtifact] = []
     left_out: set[str] = set()
-    for index, source in enumerate(volume.headers):
-        ds, faulty = _header(source, provenance, denoised, float(denoised.sigma[index]), now)
-        put_references(ds, volume, [index])
+    for ds, faulty in _objects(parts, provenance, now):
         left_out.update(faulty)
         ds.SeriesInstanceUID = series_uid
-        ds.SOPInstanceUID = result_uid("derived", provenance, settings, key, sources[index])
-        stored = written_back(
-            volume.stored[index],
-            denoised.image[index] - volume.voxels[index],
-            volume.padding[index],
-            source,
-        )
-        put_pixels(ds, stored)
-        path = Path("derived") / f"{index + 1:04}.dcm"
+        source = str(ds.SourceImageSequence[0].ReferencedSOPInstanceUID)
+        ds.SOPInstanceUID = result_uid("derived", provenance, settings, key, source)
+        path = Path("derived") / f"{len(artifacts) + 1:04}.dcm"
         artifacts.append(save(ds, folder, path, "derived"))
     if left_out and notes is not None:
         notes.append(f"left out of the derived images for unlawful values: {', '.join(sorted(left_out))}")
     return artifacts
 
 
+def _objects(
+    parts: Sequence[Part], provenance: Provenance, now: datetime
+) -> Iterator[tuple[Dataset, list[str]]]:
+    """Every derived object with its pixels, and the keywords left out of it."""
+    objects: dict[str, list[Part]] = {}
+    for volume, denoised in parts:
+        if volume.whole is not None:
+            objects.setdefault(str(volume.whole.SOPInstanceUID), []).append((volume, denoised))
+            continue
+        for index, source in enumerate(volume.headers):
+            ds, faulty = derived_header(source, provenance, denoised, [float(denoised.sigma[index])], now)
+            put_references(ds, volume, [index])
+            put_plane(ds, new_plane(volume, denoised, index))
+            yield ds, faulty
+    for own in objects.values():
+        yield multi_frame(own, provenance, now)
+
+
+def multi_frame(parts: Sequence[Part], provenance: Provenance, now: datetime) -> tuple[Dataset, list[str]]:
+    """One multi-frame object from the volumes that its frames make, in the order of its frames."""
+    volume, denoised = parts[0]
+    whole = volume.whole
+    assert whole is not None
+    count = int(whole.get("NumberOfFrames") or 1)
+    planes: list[NDArray[np.integer] | None] = [None] * count
+    for part, result in parts:
+        assert part.frames is not None
+        for index, frame in enumerate(part.frames):
+            planes[int(frame) - 1] = new_plane(part, result, index)
+    there = [plane for plane in planes if plane is not None]
+    if len(there) < count:
+        raise ArtifactRefused([f"{count - len(there)} of {count} frames have no result"])
+    sigma = [float(value) for _, result in parts for value in result.sigma]
+    ds, faulty = derived_header(whole, provenance, denoised, sigma, now)
+    put_references(ds, volume)
+    for item in ds.SourceImageSequence:
+        item.pop("ReferencedFrameNumber", None)  # all of them
+    put_frame_derivation(ds, whole)
+    put_plane(ds, np.stack(there))
+    return ds, faulty
+
+
+def new_plane(volume: Volume, denoised: Denoised, index: int) -> NDArray[np.integer]:
+    """The new stored values of a slice, (Y, X), or (Y, X, 3) where it is colour."""
+    change = denoised.image[index] - volume.voxels[index]
+    if volume.colour is not None:
+        return recoloured(volume.colour[index], change)
+    header = volume.headers[index]
+    return written_back(volume.stored[index], change, volume.padding[index], header)
+
+
+def recoloured(rgb: NDArray[np.uint8], change: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """RGB (Y, X, 3) whose luminance changed by (Y, X): the same amount in each sample keeps the hue."""
+    new = rgb.astype(np.int32) + np.rint(change).astype(np.int32)[..., None]
+    return np.asarray(new.clip(0, 255), np.uint8)
+
+
 def _require_derivable(volume: Volume, image: NDArray[np.float32]) -> None:
     faults = [
         f"images of SOP class {name} cannot be written back"
-        for name in sorted({str(h.SOPClassUID) for h in volume.headers} - DERIVABLE)
+        for name in sorted({str(h.SOPClassUID) for h in volume.headers} - KINDS.keys())
     ]
-    if any("ModalityLUTSequence" in h for h in volume.headers):
+    if any(h.get("ModalityLUTSequence") for h in volume.headers):
         faults.append("images with a modality lookup table cannot be written back")
     if image.shape != volume.voxels.shape:
         faults.append(f"the model returned shape {image.shape} for a volume of {volume.voxels.shape}")
@@ -141,9 +204,13 @@ def padding_limits(ds: Dataset) -> tuple[int, int] | None:
     )
 
 
-def _header(
-    source: Dataset, provenance: Provenance, denoised: Denoised, sigma: float, now: datetime
+def derived_header(
+    source: Dataset, provenance: Provenance, denoised: Denoised, sigma: Sequence[float], now: datetime
 ) -> tuple[Dataset, list[str]]:
+    """The header of a derived object without references and pixels, and the keywords left out.
+
+    `sigma` is the noise of its frames.
+    """
     ds, faulty = taken_over(source)
     local_now = local_time(source, now)
     # SOP Common, General Series
@@ -174,24 +241,38 @@ def _image_type(source: Dataset) -> list[str]:
     old = [str(v) for v in source.get("ImageType") or []]
     if source.SOPClassUID == CTImageStorage:
         return ["DERIVED", "SECONDARY", "AXIAL"]
-    if source.SOPClassUID == PositronEmissionTomographyImageStorage:
-        return ["DERIVED", "PRIMARY", *old[2:]]  # value 2 is enumerated (PS3.3 C.8.9.4.1.1)
-    return ["DERIVED", "SECONDARY", old[2] if len(old) > 2 and old[2] else "OTHER"]
+    if source.SOPClassUID == MRImageStorage:
+        return ["DERIVED", "SECONDARY", old[2] if len(old) > 2 and old[2] else "OTHER"]
+    kind = KINDS[source.SOPClassUID]
+    # value 2 of PET and of enhanced objects is enumerated (PS3.3 C.8.9.4.1.1, C.8.13.1.1.1.2)
+    second = "SECONDARY" if kind.flat else "PRIMARY"
+    return ["DERIVED", second, *old[2:]]
 
 
-def _derivation(source: Dataset, provenance: Provenance, denoised: Denoised, sigma: float) -> str:
+def _derivation(source: Dataset, provenance: Provenance, denoised: Denoised, sigma: Sequence[float]) -> str:
+    low, high = min(sigma), max(sigma)
+    noise = f"{low:.2f} in this image" if len(sigma) == 1 else f"{low:.2f} to {high:.2f} in its frames"
     text = (
         f"AI denoised, {NOT_FOR_DIAGNOSIS}. {provenance.algorithm}, {provenance.program}, "
         f"{provenance.weights}, strength {denoised.strength:g}, no change beyond strength x "
-        f"{denoised.limit_sigma:g} x noise, noise estimated {sigma:.2f} in this image."
+        f"{denoised.limit_sigma:g} x noise, noise estimated {noise}."
     )
+    if provenance.domain:
+        text += f" {provenance.domain}."
     if before := str(source.get("DerivationDescription") or "").strip():
         text += f" Before that: {before}"
     return text[:_DESCRIPTION_LENGTH]
 
 
-def put_pixels(ds: Dataset, stored: NDArray[np.int32]) -> None:
-    """PixelData from stored values (Y, X) under the BitsAllocated and PixelRepresentation of `ds`."""
+def put_plane(ds: Dataset, stored: NDArray[np.integer]) -> None:
+    """PixelData of one image or of frames (F, ...), grey (Y, X) or RGB (Y, X, 3)."""
+    if stored.shape[-1] == 3 and ds.get("PhotometricInterpretation") == "RGB":
+        ds.SamplesPerPixel, ds.PlanarConfiguration = 3, 0
+    put_pixels(ds, stored)
+
+
+def put_pixels(ds: Dataset, stored: NDArray[np.integer]) -> None:
+    """PixelData from stored values under the BitsAllocated and PixelRepresentation of `ds`."""
     kind = f"<{'i' if ds.PixelRepresentation else 'u'}{int(ds.BitsAllocated) // 8}"
     ds.HighBit = int(ds.BitsStored) - 1
     raw = stored.astype(kind).tobytes()

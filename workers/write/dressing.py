@@ -7,6 +7,7 @@ it, so that patient and study are the source's own in every object, in UTF-8.
 from datetime import datetime
 
 from pydicom import Dataset
+from pydicom.uid import SegmentationStorage
 
 from node.entities import CONTRIBUTING_MANUFACTURER
 from workers.write.header import (
@@ -65,8 +66,10 @@ def dress(
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SeriesNumber = series_number(source, OFFSETS[role])
     ds.SeriesDescription = series_description(source, f"AI {what} {provenance.algorithm}")
-    if source.get("ImageLaterality") in ("L", "R") and "Laterality" in ds:
+    if source.get("ImageLaterality") in ("L", "R") and iod is not None and "Laterality" in iod.keywords:
         ds.Laterality = source.ImageLaterality
+    if ds.SOPClassUID == SegmentationStorage and not ds.get("Laterality"):
+        ds.pop("Laterality", None)  # what is segmented is of no known part that might be paired
     ds.Manufacturer, ds.ManufacturerModelName = CONTRIBUTING_MANUFACTURER, provenance.algorithm[:64]
     ds.SoftwareVersions = [provenance.program[:64], provenance.weights]
     ds.ContributingEquipmentSequence = [

@@ -5,8 +5,13 @@ hold the attributes of their IOD only.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from highdicom import PixelMeasuresSequence, PlaneOrientationSequence
+from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.valuerep import DSfloat
 
 from workers.read import Volume
 from workers.write.header import fill_type_2, taken_over
@@ -15,9 +20,37 @@ from workers.write.repair import IDENTITY
 
 def evidence_of(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
     """Copies of the sources of some slices; the whole object, once, where they are its frames."""
-    if volume.whole is not None:
-        return [_copy(volume.whole)]
-    return [_copy(volume.headers[index]) for index in indices]
+    if volume.whole is None:
+        copies = [_copy(volume.headers[index]) for index in indices]
+        if np.isfinite(volume.spacing[0]):
+            for ds in copies:
+                if not ds.get("SliceThickness"):
+                    ds.SliceThickness = DSfloat(volume.spacing[0], auto_format=True)
+        return copies
+    ds = _copy(volume.whole)
+    if not volume.flat:
+        _share_places(ds, volume)
+    return [ds]
+
+
+def _share_places(ds: Dataset, volume: Volume) -> None:
+    """Spacing and orientation in the shared groups, where highdicom looks, and some makers have none."""
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    first = volume.headers[0]
+    if "PixelMeasuresSequence" not in shared:
+        row, column = (float(value) for value in first.PixelSpacing)
+        thickness = float(first.get("SliceThickness") or 0) or volume.spacing[0]
+        shared.PixelMeasuresSequence = PixelMeasuresSequence(
+            pixel_spacing=(row, column), slice_thickness=thickness, spacing_between_slices=volume.spacing[0]
+        )
+    if "PlaneOrientationSequence" not in shared:
+        shared.PlaneOrientationSequence = PlaneOrientationSequence("PATIENT", first.ImageOrientationPatient)
+    ds.SharedFunctionalGroupsSequence = [shared]
+
+
+def in_frame_order(volume: Volume, planes: NDArray[Any]) -> NDArray[Any]:
+    """Planes (Z, Y, X) of a volume in the order of the source's frames."""
+    return planes if volume.frames is None else planes[np.argsort(volume.frames)]
 
 
 def _copy(source: Dataset) -> Dataset:

@@ -5,12 +5,11 @@ All findings are collected; one is enough to refuse the whole result.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
@@ -19,7 +18,9 @@ from node.entities import CONTRIBUTING_MANUFACTURER
 from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.read import Volume
-from workers.write.derived import padding_limits, stored_range
+from workers.write.bounds import examine_colour, examine_values
+from workers.write.derived import stored_range
+from workers.write.frame_groups import same_places
 from workers.write.iod import faults_in_items, iod_of, required_of
 from workers.write.lint import lint, lint_set, referenced_uids
 from workers.write.repair import IDENTITY, sane_window
@@ -46,6 +47,10 @@ _SAME_GEOMETRY = (
 )
 
 
+Part = tuple[Volume, Denoised | None]
+Place = tuple[Volume, Denoised | None, int]  # and the index of a slice
+
+
 def check(
     folder: Path, artifacts: Sequence[ProducedArtifact], volume: Volume, denoised: Denoised | None = None
 ) -> None:
@@ -54,42 +59,37 @@ def check(
     Derived images are also held against the bound |out - in| <= strength × limit × sigma, for which
     `denoised` must be given.
     """
-    by_uid = {str(header.SOPInstanceUID): index for index, header in enumerate(volume.headers)}
-    known = by_uid.keys() | {a.sop_instance_uid for a in artifacts}
-    frame = str(volume.headers[0].get("FrameOfReferenceUID") or "")
+    check_parts(folder, artifacts, [(volume, denoised)])
+
+
+def check_parts(folder: Path, artifacts: Sequence[ProducedArtifact], parts: Sequence[Part]) -> None:
+    """As `check`, of a series that was read as several volumes."""
+    places: dict[str, list[Place]] = {}
+    for volume, denoised in parts:
+        for index, header in enumerate(volume.headers):
+            places.setdefault(str(header.SOPInstanceUID), []).append((volume, denoised, index))
+    known = places.keys() | {a.sop_instance_uid for a in artifacts}
+    first = parts[0][0].headers[0]
     findings: Counter[str] = Counter()
-    seen: set[int] = set()
     objects = []
+    derived: set[str] = set()
     for artifact in artifacts:
         with config.disable_value_validation():  # examine says what is unlawful, and where that is ours
             ds = pydicom.dcmread(folder / artifact.path)
             ds.decode()
         objects.append(ds)
-        index = _source_index(ds, artifact.role, by_uid)
-        if index is None:
+        uid = _source_uid(ds, artifact.role, places)
+        if uid is None:
             findings["its source image is not of this series"] += 1
             continue
-        source = volume.headers[index]
-        findings.update(examine(ds, source))
-        own_frame = source.get("FrameOfReferenceUID") if artifact.role == "derived" else frame
-        findings.update(lint(ds, known, str(own_frame or "")))
-        if (artifact.sop_instance_uid, artifact.series_instance_uid) != (
-            ds.SOPInstanceUID,
-            ds.SeriesInstanceUID,
-        ):
-            findings["the manifest names other UIDs than the file"] += 1
+        findings.update(_examined(ds, artifact, places[uid], known, first))
         if artifact.role == "derived":
-            seen.add(index)
-            findings.update(examine_geometry(ds, source))
-            if denoised is None:
-                findings["a derived image cannot be checked without the model's bounds"] += 1
-            else:
-                bound = denoised.strength * denoised.limit_sigma * float(denoised.sigma[index])
-                stored, padding = volume.stored[index], volume.padding[index]
-                findings.update(examine_values(ds, source, stored, padding, bound))
-    findings.update(lint_set(objects, volume.headers[0]))
-    if denoised is not None and len(seen) != len(volume.headers):
-        findings[f"{len(seen)} of {len(volume.headers)} slices have a derived image"] += 1
+            derived.add(uid)
+    seen = sum(len(places[uid]) for uid in derived)
+    slices = sum(len(volume.headers) for volume, _ in parts)
+    if any(denoised is not None for _, denoised in parts) and seen != slices:
+        findings[f"{seen} of {slices} slices have a derived image"] += 1
+    findings.update(lint_set(objects, first))
     if len({a.sop_instance_uid for a in artifacts}) != len(artifacts):
         findings["two results share a SOP Instance UID"] += 1
     if findings:
@@ -98,13 +98,56 @@ def check(
         )
 
 
-def _source_index(ds: Dataset, role: str, by_uid: dict[str, int]) -> int | None:
-    """The first slice that an object is made from; None where it says so of none of the source."""
+def check_notice(folder: Path, notice: ProducedArtifact, source: Dataset) -> None:
+    """Examine the capture that stands for a result that is not there. Raises ArtifactRefused."""
+    with config.disable_value_validation():
+        ds = pydicom.dcmread(folder / notice.path)
+        ds.decode()
+    if found := [*examine(ds, source), *lint(ds, {str(source.SOPInstanceUID)}, ""), *lint_set([ds], source)]:
+        raise ArtifactRefused(found)
+
+
+def _examined(
+    ds: Dataset, artifact: ProducedArtifact, slices: Sequence[Place], known: Collection[str], first: Dataset
+) -> list[str]:
+    """What is wrong with one object that is made from these slices of one source object."""
+    volume, _, index = slices[0]
+    source = volume.headers[index] if volume.whole is None else volume.whole
+    frame = source if artifact.role == "derived" else first
+    found = [*examine(ds, source), *lint(ds, known, str(frame.get("FrameOfReferenceUID") or ""))]
+    named = (artifact.sop_instance_uid, artifact.series_instance_uid)
+    if named != (ds.SOPInstanceUID, ds.SeriesInstanceUID):
+        found.append("the manifest names other UIDs than the file")
+    if artifact.role != "derived":
+        return found
+    found += examine_geometry(ds, source)
+    if volume.whole is not None:
+        found += same_places(ds, source)
+    for part, denoised, slice_index in slices:
+        if denoised is None:
+            found.append("a derived image cannot be checked without the model's bounds")
+        else:
+            found += _values_of(ds, part, denoised, slice_index)
+    return found
+
+
+def _source_uid(ds: Dataset, role: str, known: Collection[str]) -> str | None:
+    """The first source that an object says it is made from; None where it names none of the series."""
     if role in ("derived", "capture"):
         named = {str(item.ReferencedSOPInstanceUID) for item in ds.get("SourceImageSequence", [])}
     else:
         named = referenced_uids(ds)
-    return min((by_uid[uid] for uid in named if uid in by_uid), default=None)
+    return min((uid for uid in named if uid in known), default=None)
+
+
+def _values_of(ds: Dataset, volume: Volume, denoised: Denoised, index: int) -> list[str]:
+    """The values of one slice of a derived object against its bound."""
+    bound = denoised.strength * denoised.limit_sigma * float(denoised.sigma[index])
+    frame = 0 if volume.frames is None else int(volume.frames[index]) - 1
+    if volume.colour is not None:
+        return examine_colour(ds, volume.colour[index], bound, frame)
+    header = volume.headers[index]
+    return examine_values(ds, header, volume.stored[index], volume.padding[index], bound, frame)
 
 
 def examine(ds: Dataset, source: Dataset) -> list[str]:
@@ -202,7 +245,11 @@ def _identity(ds: Dataset, source: Dataset) -> list[str]:
         for keyword in sorted(IDENTITY)
         if str(ds.get(keyword) or "") != str(source.get(keyword) or "")
     ]
-    if source.get("LossyImageCompression") == "01" and ds.get("LossyImageCompression") != "01":
+    if (
+        "Rows" in ds
+        and source.get("LossyImageCompression") == "01"
+        and ds.get("LossyImageCompression") != "01"
+    ):
         found.append("the lossy history is lost")
     if ds.SOPClassUID == SecondaryCaptureImageStorage and ds.get("BurnedInAnnotation") != "YES":
         found.append("a labelled capture must say BurnedInAnnotation YES")
@@ -240,38 +287,13 @@ def examine_geometry(ds: Dataset, source: Dataset) -> list[str]:
         f"{keyword} differs from the source's"
         for keyword in _SAME_GEOMETRY
         if not _equal(ds.get(keyword), source.get(keyword))
+        and not (keyword == "PixelSpacing" and keyword not in ds and _no_length(source.get(keyword)))
     ]
 
 
-def examine_values(
-    ds: Dataset,
-    source: Dataset,
-    stored: NDArray[np.int32],
-    padding: NDArray[np.bool_],
-    bound: float,
-) -> list[str]:
-    """The values of a derived image against its source's stored values (Y, X).
-
-    No change beyond `bound` in modality units and the rounding to a stored value; padding verbatim,
-    and none where there was none.
-    """
-    kind = f"<{'i' if ds.PixelRepresentation else 'u'}{int(ds.BitsAllocated) // 8}"
-    count = int(ds.Rows) * int(ds.Columns)
-    if stored.shape != (ds.Rows, ds.Columns) or len(ds.PixelData) < count * np.dtype(kind).itemsize:
-        return ["the matrix is not the source's"]
-    new = np.frombuffer(ds.PixelData, kind, count).reshape(stored.shape).astype(np.int64)
-    slope = abs(float(source.get("RescaleSlope") or 1))
-    found = []
-    change = np.abs(new - stored)[~padding].max(initial=0) * slope
-    if not change <= bound * (1 + 1e-6) + slope / 2:
-        found.append(f"a value changed by {change:.4g}, allowed are {bound:.4g} and rounding")
-    if (new != stored)[padding].any():
-        found.append("padding pixels were changed")
-    if (limits := padding_limits(source)) is not None:
-        made = (new >= limits[0]) & (new <= limits[1]) & ~((stored >= limits[0]) & (stored <= limits[1]))
-        if made.any():
-            found.append(f"{int(made.sum())} pixels became padding")
-    return found
+def _no_length(value: object) -> bool:
+    """Whether a spacing of the source says nothing: zero is none."""
+    return not all(number > 0 for number in _numbers(value))
 
 
 def _equal(one: object, other: object) -> bool:

@@ -32,15 +32,16 @@ def put_references(
 
 def _references(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
     if volume.frames is None:
-        return [_reference(volume.headers[index]) for index in indices]
-    item = _reference(volume.headers[0])
+        return [reference_to(volume.headers[index]) for index in indices]
+    item = reference_to(volume.headers[0])
     if len(indices) < len(volume.headers):
         numbers = sorted(int(volume.frames[index]) for index in indices)
         item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
     return [item]
 
 
-def _reference(source: Dataset) -> Dataset:
+def reference_to(source: Dataset) -> Dataset:
+    """An item that refers to an image (PS3.3 table 10-11)."""
     item = Dataset()
     item.ReferencedSOPClassUID = source.SOPClassUID
     item.ReferencedSOPInstanceUID = source.SOPInstanceUID

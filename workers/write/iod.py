@@ -18,7 +18,7 @@ from pydicom import Dataset
 _OPEN = frozenset({"sr-document-content"})
 _FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Of type 2 in PET, where PatientPosition may stand for them and then excludes them (PS3.3 C.8.4.6).
-_INSTEAD_OF_POSITION = frozenset({"PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"})
+INSTEAD_OF_POSITION = frozenset({"PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Iod:
     required: dict[str, str]  # keyword -> "1" or "2" by the mandatory modules, the stricter one
     # (path of sequences, keyword) of what items of mandatory modules must hold with a value (type 1)
     nested: tuple[tuple[tuple[str, ...], str], ...] = ()
+    may_be_empty: frozenset[str] = frozenset()  # of type 2 in any module, mandatory or not
 
 
 @cache
@@ -41,6 +42,7 @@ def iod_of(sop_class_uid: str) -> Iod | None:
     keywords: set[str] = set()
     required: dict[str, str] = {}
     nested: set[tuple[tuple[str, ...], str]] = set()
+    empty: set[str] = set()
     for module in get_iod_module_map()[name]:
         for attribute in get_module_attribute_map()[module["key"]]:
             keyword, kind = attribute["keyword"], attribute["type"]
@@ -51,9 +53,11 @@ def iod_of(sop_class_uid: str) -> Iod | None:
                     nested.add((tuple(attribute["path"]), keyword))
                 continue
             keywords.add(keyword)
+            if kind == "2":
+                empty.add(keyword)
             if module["usage"] == "M" and kind in ("1", "2") and module["key"] not in _OPEN:
                 required[keyword] = min(kind, required.get(keyword, kind))
-    return Iod(name, frozenset(keywords), required, tuple(sorted(nested)))
+    return Iod(name, frozenset(keywords), required, tuple(sorted(nested)), frozenset(empty))
 
 
 def faults_in_items(ds: Dataset) -> list[str]:
@@ -80,7 +84,7 @@ def required_of(ds: Dataset) -> dict[str, str]:
     iod = iod_of(str(ds.get("SOPClassUID", "")))
     required = iod.required if iod else {}
     if "PatientPosition" in ds:
-        required = {word: kind for word, kind in required.items() if word not in _INSTEAD_OF_POSITION}
+        required = {word: kind for word, kind in required.items() if word not in INSTEAD_OF_POSITION}
     return required
 
 
@@ -98,9 +102,9 @@ def unpaired_body_parts() -> frozenset[str]:
 
 
 @cache
-def anatomic_region(body_part: str) -> tuple[str, str, str] | None:
-    """Code value, scheme and meaning of an unpaired BodyPartExamined (PS3.16 annex L), or None."""
+def anatomic_region(body_part: str, *, unpaired: bool = False) -> tuple[str, str, str] | None:
+    """Code value, scheme and meaning of a BodyPartExamined (PS3.16 annex L), or None where it has none."""
     code, paired = get_anatomic_region_map().get(body_part, (None, True))
-    if code is None or paired:
+    if code is None or (paired and unpaired):
         return None
     return str(code.value), str(code.scheme_designator), str(code.meaning)

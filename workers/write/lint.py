@@ -76,9 +76,11 @@ def _segmentation(ds: Dataset) -> list[str]:
     frames = len(ds.PerFrameFunctionalGroupsSequence)
     if frames != int(ds.NumberOfFrames) or not frames:
         found.append(f"NumberOfFrames is {ds.NumberOfFrames}, frames are described for {frames}")
+    groups = (*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence)
     used = {
-        int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        for group in ds.PerFrameFunctionalGroupsSequence
+        int(item.ReferencedSegmentNumber)
+        for group in groups
+        for item in group.get("SegmentIdentificationSequence", [])
     }
     listed = [int(item.SegmentNumber) for item in ds.SegmentSequence]
     if listed != list(range(1, len(listed) + 1)):

@@ -15,10 +15,13 @@ from workers.write.canvas import (
     DARK,
     GREY,
     WHITE,
+    among_normals,
+    by_voi_lut,
     colour_bar,
     fitted,
     font,
     fused,
+    inverted,
     letters,
     outlined,
     scale_bar,
@@ -48,6 +51,12 @@ def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Imag
     x, y = left + (box - size[0]) // 2, upper + (box - size[1]) // 2
     picture, window = _slice_picture(figures, index, size)
     image.paste(picture, (x, y))
+    for finding in figures.findings:
+        if finding.key == index:
+            column, row = finding.outline[finding.outline[:, 0].argmax()]
+            scale = size[0] / volume.voxels.shape[2], size[1] / volume.voxels.shape[1]
+            at = (x + round(column * scale[0]) + 6, y + round(row * scale[1]))
+            outlined(draw, at, str(finding.number), 22, anchor="lm", fill=AMBER)
     _letter_edges(draw, figures, index, (x, y, *size))
     per_mm = size[0] / (volume.voxels.shape[2] * volume.spacing[2])
     scale_bar(draw, (x + 14, y + size[1] - 16), per_mm, size[0] // 3)
@@ -81,6 +90,8 @@ def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Ima
     draw.text((24, 88), verdict, font=font(34, bold=True), fill=colour)
     draw.text((SIDE - 24, 100), f"page 1/{pages}", font=font(20), fill=GREY, anchor="ra")
     _lines(draw, 136, facts(figures, shown), step=30, size=22)
+    if scores.normal_scores is not None and len(scores.normal_scores):
+        among_normals(draw, (780, 150, 220, 30), scores.normal_scores, scores.series_score)
     thumbnails = shown or np.unique(np.linspace(0, len(volume.headers) - 1, 8).round().astype(int)).tolist()
     columns = min(len(thumbnails), 4)
     tile = min(976 // columns - 8, 428 // -(-len(thumbnails) // columns))
@@ -108,12 +119,12 @@ def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
     often = f"; {share:.2%} of the pixels of normal people exceed it" if share is not None else ""
     evaluated = int(scores.evaluated.any(axis=(1, 2)).sum())
     part = str(header.get("BodyPartExamined") or "body part not given")
+    apart = "pictures" if volume.flat else f"slices, {volume.spacing[0]:.1f} mm apart"
     pages = "No slice page follows; the slices below are a sample, unmarked"
     if shown:
         pages = f"{len(shown)} of these slices {'follows' if len(shown) == 1 else 'follow'}, chosen by score"
     return (
-        f"{volume.modality}, {part}, {len(volume.headers)} slices, {volume.spacing[0]:.1f} mm apart; "
-        f"{evaluated} evaluated",
+        f"{volume.modality}, {part}, {len(volume.headers)} {apart}; {evaluated} evaluated",
         f"Series score {scores.series_score:.1f}: {rare}",
         f"Marked: {MARKS[figures.provenance.marks]} normal by {scores.threshold:.1f} SD or more{often}",
         f"{pages}.",
@@ -122,7 +133,12 @@ def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
 
 
 def position_text(volume: Volume, index: int) -> str:
-    """Where the middle of a slice lies along the axis it mostly crosses, such as "F 120.5 mm"."""
+    """Where the middle of a slice lies along the axis it mostly crosses, such as "F 120.5 mm".
+
+    Of a picture without a place in the patient its number.
+    """
+    if volume.flat:
+        return f"picture {index + 1}"
     header = volume.headers[index]
     rows, columns = _directions(volume, index)
     normal = np.cross(rows, columns)
@@ -137,9 +153,19 @@ def position_text(volume: Volume, index: int) -> str:
     return f"{letter} {abs(centre[axis]):.1f} mm"
 
 
-def patient_orientation(volume: Volume, index: int) -> list[str]:
-    """PatientOrientation of a slice page (PS3.3 C.7.6.1.1.1)."""
-    return [letters(direction) for direction in _directions(volume, index)]
+def patient_orientation(volume: Volume, index: int) -> list[str] | None:
+    """PatientOrientation of a slice page (PS3.3 C.7.6.1.1.1): its own, or from its direction cosines."""
+    if not volume.flat:
+        return [letters(direction) for direction in _directions(volume, index)]
+    given = [str(word) for word in volume.headers[index].get("PatientOrientation") or []]
+    return given if len(given) == 2 and all(set(word) <= set(_OPPOSITE) for word in given) else None
+
+
+_OPPOSITE = dict(zip("RLAPHF", "LRPAFH", strict=True))
+
+
+def _opposite(word: str) -> str:
+    return "".join(_OPPOSITE[letter] for letter in word)
 
 
 def _directions(volume: Volume, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,10 +202,16 @@ def _slice_picture(
 ) -> tuple[Image.Image, tuple[float, float]]:
     volume = figures.volume
     plane = volume.voxels[index]
-    centre, width = window_of(volume.headers[index], plane, volume.padding[index])
-    grey = windowed(plane, centre, width)
-    if volume.headers[index].get("PhotometricInterpretation") == "MONOCHROME1":
-        grey = 255 - grey
+    header = volume.headers[index]
+    centre, width = (128.0, 256.0)
+    if volume.colour is not None:
+        grey = plane
+    else:
+        centre, width = window_of(header, plane, volume.padding[index])
+        looked_up = by_voi_lut(header, volume.stored[index])
+        grey = windowed(plane, centre, width) if looked_up is None else looked_up
+        if inverted(header):
+            grey = 255 - grey
     grey[volume.padding[index]] = 0
     picture = fused(grey, figures.marked[index], figures.scores.threshold, top_of(figures), size)
     return picture, (centre, width)
@@ -189,14 +221,17 @@ def _letter_edges(
     draw: ImageDraw.ImageDraw, figures: Marked, index: int, place: tuple[int, int, int, int]
 ) -> None:
     x, y, width, height = place
-    rows, columns = _directions(figures.volume, index)
-    for direction, at, anchor in (
-        (-rows, (x + 10, y + height // 2), "lm"),
-        (rows, (x + width - 10, y + height // 2), "rm"),
-        (-columns, (x + width // 2, y + 8), "ma"),
-        (columns, (x + width // 2, y + height - 8), "md"),
+    orientation = patient_orientation(figures.volume, index)
+    if orientation is None:
+        return
+    row, column = orientation
+    for text, at, anchor in (
+        (_opposite(row), (x + 10, y + height // 2), "lm"),
+        (row, (x + width - 10, y + height // 2), "rm"),
+        (_opposite(column), (x + width // 2, y + 8), "ma"),
+        (column, (x + width // 2, y + height - 8), "md"),
     ):
-        outlined(draw, at, letters(direction), 28, anchor=anchor)
+        outlined(draw, at, text, 28, anchor=anchor)
 
 
 def _legend(

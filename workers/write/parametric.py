@@ -17,7 +17,7 @@ from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.write import coding
 from workers.write.dressing import dress
-from workers.write.evidence import evidence_of
+from workers.write.evidence import evidence_of, in_frame_order
 from workers.write.findings import Marked
 from workers.write.header import local_time
 from workers.write.iod import anatomic_region
@@ -29,10 +29,7 @@ def write_parametric(found: Marked, folder: Path, now: datetime) -> list[Produce
     """Write the map of all slices to `folder`/parametric."""
     volume = found.volume
     evidence = evidence_of(volume, range(len(volume.headers)))
-    score = found.scores.score.astype(np.float32)
-    if volume.frames is not None and volume.whole is not None:
-        score = np.zeros((int(volume.whole.NumberOfFrames), *score.shape[1:]), np.float32)
-        score[volume.frames - 1] = found.scores.score
+    score = in_frame_order(volume, found.scores.score.astype(np.float32))
     low, high = float(score.min()), float(score.max())
     mapping = RealWorldValueMapping(
         lut_label="SD",
@@ -74,7 +71,7 @@ def write_parametric(found: Marked, folder: Path, now: datetime) -> list[Produce
 
 def put_anatomy(ds: Dataset, body_part: str) -> None:
     """FrameAnatomySequence of an unpaired body part; dcmqi cannot read a map without it."""
-    if (region := anatomic_region(body_part)) is None:
+    if (region := anatomic_region(body_part, unpaired=True)) is None:
         return
     anatomy = Dataset()
     anatomy.FrameLaterality = "U"

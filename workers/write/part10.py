@@ -8,7 +8,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from node.entities import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.job import Output, ProducedArtifact
+from node.job import ProducedArtifact, Role
 
 
 def write_part10(ds: Dataset, target: Path) -> None:
@@ -28,7 +28,7 @@ def write_part10(ds: Dataset, target: Path) -> None:
     temporary.rename(target)
 
 
-def save(ds: Dataset, folder: Path, path: Path, role: Output) -> ProducedArtifact:
+def save(ds: Dataset, folder: Path, path: Path, role: Role) -> ProducedArtifact:
     """Write `ds` to `folder`/`path` and say what it is."""
     write_part10(ds, folder / path)
     return ProducedArtifact(

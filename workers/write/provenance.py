@@ -31,12 +31,14 @@ class Provenance:
     false_positive_rate: float | None = None  # share of normal pixels above an anomaly model's threshold
     marks: str = "unlike"  # how a marked region differs from normal: "brighter", "darker"
     supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions of the source
+    domain: str = ""  # what an amber domain gate noticed; every object carries it
+    computed: str = ""  # how, where it is not the reference: "openvino", "bfloat16" or both
     program: str = f"{CONTRIBUTING_MANUFACTURER} {installed_version(CONTRIBUTING_MANUFACTURER)}"
 
     @property
     def algorithm(self) -> str:
         """Name and version of the model, as people read it."""
-        return f"{self.model} {self.version}"
+        return f"{self.model} {self.version}".strip()
 
     @property
     def weights(self) -> str:
@@ -64,6 +66,7 @@ def result_uid(role: str, provenance: Provenance, settings: str, sources: str, p
         f"recipe {RECIPE}",
         sources,
         part,
+        *((provenance.computed,) if provenance.computed else ()),
     )
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(made_of)).int}")
 
@@ -84,7 +87,12 @@ def contributing_equipment(provenance: Provenance, local_now: datetime, what: st
     item.ManufacturerModelName = provenance.algorithm[:64]
     item.SoftwareVersions = [provenance.program[:64], provenance.weights]
     item.ContributionDateTime = local_now.strftime("%Y%m%d%H%M%S.%f%z")
-    item.ContributionDescription = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
+    description = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
+    if provenance.computed:
+        description += f"; computed in {provenance.computed}"
+    if provenance.domain:
+        description += f"; {provenance.domain}"
+    item.ContributionDescription = description[:1024]
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     return item
 

@@ -13,7 +13,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pydicom.valuerep import DSfloat, validate_value
 
-from workers.write.iod import required_of, unpaired_body_parts
+from workers.read.kinds import KINDS, Kind
+from workers.write.iod import (
+    INSTEAD_OF_POSITION,
+    anatomic_region,
+    iod_of,
+    required_of,
+    unpaired_body_parts,
+)
 
 # Whose image it is: taken over as it stands, even where a value is longer than the standard allows,
 # because an archive files by it.
@@ -31,6 +38,8 @@ IDENTITY = frozenset(
         "StudyID",
     }
 )
+
+_PLACED = Kind("")
 
 
 def repair(ds: Dataset, faulty: list[str], *, nested: bool = False) -> None:
@@ -104,9 +113,10 @@ def _sound(element: DataElement) -> DataElement | None:
 
 def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
     """Take out what is empty or ruled out by another attribute, and add what had a value to `faulty`."""
-    required = required_of(ds)
+    iod = iod_of(str(ds.get("SOPClassUID", "")))
+    kept = required_of(ds).keys() | (iod.may_be_empty - INSTEAD_OF_POSITION if iod else frozenset())
     for element in list(ds):
-        if element.is_empty and element.keyword not in required:
+        if element.is_empty and element.keyword not in kept:
             del ds[element.tag]
     if "PixelSpacing" in ds:
         ds.pop("PixelAspectRatio", None)
@@ -115,18 +125,51 @@ def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
         ruled_out.append("InversionTime")  # type 2C, only of inversion recovery (PS3.3 C.8.3.1)
     if "SpacingBetweenSlices" in ds and not float(ds.SpacingBetweenSlices) >= 0:
         ruled_out.append("SpacingBetweenSlices")  # never negative here; the positions say where slices lie
+    ruled_out += [
+        keyword
+        for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+        if not all(float(value) > 0 for value in _values(ds, keyword) if value)
+    ]
     if not sane_window(ds):
         ruled_out += ["WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"]
     for keyword in ruled_out:
         if keyword in ds:
             del ds[keyword]
             faulty.append(keyword)
+    _settle_anatomy(ds)
+    for item in ds.get("RequestAttributesSequence", []):
+        for element in list(item):
+            if element.is_empty:
+                del item[element.tag]  # of type 1C, 2 or 3 with nothing in it: nothing to take over
+    ds.pop("PlanarConfiguration", None)  # of several samples a pixel; a capture sets its own
+
+
+def _settle_anatomy(ds: Dataset) -> None:
+    """Side, position and region: present, empty or absent as the object's kind wants it."""
     known_single = ds.get("BodyPartExamined") in unpaired_body_parts()
-    if not known_single and "ImageLaterality" not in ds and "Laterality" not in ds:
+    groups = (
+        *ds.get("SharedFunctionalGroupsSequence", []),
+        *ds.get("PerFrameFunctionalGroupsSequence", [])[:1],
+    )
+    if any("FrameAnatomySequence" in group for group in groups):
+        ds.pop("Laterality", None)  # the object says it for each frame
+    elif not known_single and "ImageLaterality" not in ds and "Laterality" not in ds:
         ds.Laterality = ""  # type 2C: of a structure that may be paired, of unknown side (PS3.3 C.7.3.1)
     if ds.get("SOPClassUID") in (CTImageStorage, MRImageStorage) and "PatientPosition" not in ds:
         ds.PatientPosition = ""  # type 2C in these
-    ds.pop("PlanarConfiguration", None)  # of several samples a pixel; a capture sets its own
+    if KINDS.get(ds.get("SOPClassUID", ""), _PLACED).flat and "PatientOrientation" not in ds:
+        ds.PatientOrientation = None  # type 2C where nothing else says how the patient lies
+    if "AnatomicRegionSequence" in required_of(ds) and not ds.get("AnatomicRegionSequence"):
+        _fill_region(ds)
+
+
+def _fill_region(ds: Dataset) -> None:
+    """An empty AnatomicRegionSequence (type 2) from BodyPartExamined, where that has a code."""
+    if (region := anatomic_region(str(ds.get("BodyPartExamined") or ""))) is None:
+        return
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = region
+    ds.AnatomicRegionSequence = [item]
 
 
 def sane_window(ds: Dataset) -> bool:

@@ -7,12 +7,11 @@ import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
-from numpy.typing import NDArray
 
 from node.job import ProducedArtifact
 from workers.write.coding import ABNORMAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE
 from workers.write.dressing import dress
-from workers.write.evidence import evidence_of
+from workers.write.evidence import evidence_of, in_frame_order
 from workers.write.findings import Marked
 from workers.write.part10 import save
 from workers.write.provenance import NOT_FOR_DIAGNOSIS
@@ -30,7 +29,7 @@ def write_segmentation(found: Marked, folder: Path, now: datetime) -> list[Produ
     evidence = evidence_of(volume, slices)
     ds = Segmentation(
         evidence,
-        _masks(found, slices),
+        in_frame_order(volume, found.labels if volume.whole is not None else found.labels[slices]),
         "BINARY",
         _segments(found),
         series_instance_uid=found.uid("segmentation", "series"),
@@ -46,17 +45,6 @@ def write_segmentation(found: Marked, folder: Path, now: datetime) -> list[Produ
     )
     dress(ds, "segmentation", volume.headers[slices[0]], found.provenance, now, "regions")
     return [save(ds, folder, Path("segmentation/0001.dcm"), "segmentation")]
-
-
-def _masks(found: Marked, slices: list[int]) -> NDArray[np.uint8]:
-    """Segment numbers, (slices, Y, X); of a multi-frame source all its frames in their own order."""
-    volume = found.volume
-    if volume.frames is None or volume.whole is None:
-        return found.labels[slices]
-    frames = int(volume.whole.NumberOfFrames)
-    masks = np.zeros((frames, *found.labels.shape[1:]), np.uint8)
-    masks[volume.frames - 1] = found.labels
-    return masks
 
 
 def _segments(found: Marked) -> list[SegmentDescription]:

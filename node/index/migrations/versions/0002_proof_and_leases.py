@@ -55,3 +55,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("transaction_uid", "delivery_id"),
     )
     op.create_index("instances_sender", "instances", ["calling_ae"], unique=False)
+    op.create_index("associations_closed", "associations", ["closed_at"], unique=False)
+    waiting = sa.text("retires IS NOT NULL AND retired_at IS NULL")
+    op.create_index(
+        "jobs_retiring", "jobs", ["state"], unique=False, sqlite_where=waiting, postgresql_where=waiting
+    )
