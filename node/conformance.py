@@ -305,6 +305,13 @@ def _security() -> Iterable[str]:
         "`receive.accept_unknown_peers` is set. Digital signatures are kept in what is received, and",
         "neither verified nor made.",
     )
+    yield ""
+    yield "### Audit trail"
+    yield ""
+    yield from _prose(
+        "Messages of PS3.15 A.5 about what was received, decided and returned, in a file of the data folder,",
+        "and by setting to a syslog server over TLS (RFC 5425).",
+    )
 
 
 def _created() -> Iterable[str]:

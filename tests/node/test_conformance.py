@@ -9,6 +9,7 @@ from node.conformance import PRIVATE_KEPT, statement
 from node.dimse import contexts
 from node.dimse.outputs import OUTPUT_CLASSES
 from node.dimse.status import MEANINGS
+from workers.read.kinds import KINDS
 from workers.write import header
 
 COPY = Path(__file__).parents[2] / "deploy" / "conformance.md"
@@ -41,6 +42,11 @@ def test_sections_are_in_the_order_of_the_template() -> None:
     assert [heading[0] for heading in headings] == [*"12345678", "A", "A"]
     contents = statement().partition("## 2 ")[2].partition("## 3 ")[0]
     assert all(f"- {heading}" in contents for heading in headings)
+
+
+def test_derived_series_have_the_classes_that_are_read() -> None:
+    """One in, one out: what the workers can read is what may be sent back as a derived series."""
+    assert set(OUTPUT_CLASSES["derived"]) == set(KINDS)
 
 
 def test_private_attributes_are_those_that_the_writer_keeps() -> None:
