@@ -10,6 +10,7 @@ from node.config import Peer
 from node.dicomweb.session import base_url, session_with
 
 _SOP_INSTANCE_UID, _SERIES_INSTANCE_UID, _SERIES_INSTANCES = "00080018", "0020000E", "00201209"
+_PAGE = 1000  # instances asked for at once
 
 
 def answers(peer: Peer, *, timeout: float = 30) -> None:
@@ -45,10 +46,19 @@ def listed_instances(
     with session_with(peer) as session:
         client = _client(session, peer, timeout)
         for study_uid, series_uid in series:
-            found = client.search_for_instances(study_uid, series_uid, get_remaining=True)
-            uids = {_first(row, _SOP_INSTANCE_UID) for row in found}
-            listed.setdefault(series_uid, set()).update(uid for uid in uids if isinstance(uid, str))
+            listed.setdefault(series_uid, set()).update(_listed(client, study_uid, series_uid))
     return listed
+
+
+def _listed(client: DICOMwebClient, study_uid: str, series_uid: str) -> set[str]:
+    """Page by page, until one has nothing new: a server that knows no offset gives the first for ever."""
+    listed: set[str] = set()
+    while True:
+        page = client.search_for_instances(study_uid, series_uid, limit=_PAGE, offset=len(listed))
+        uids = {uid for row in page if isinstance(uid := _first(row, _SOP_INSTANCE_UID), str)}
+        if uids <= listed:
+            return listed
+        listed |= uids
 
 
 def _client(session: Session, peer: Peer, timeout: float) -> DICOMwebClient:

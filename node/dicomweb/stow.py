@@ -45,7 +45,7 @@ def _store_one(session: requests.Session, peer: Peer, url: str, path: Path, time
     with file:
         answer = session.post(
             url,
-            data=_body(file),
+            data=_Body(file, size),
             headers={
                 "Content-Type": f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}',
                 "Accept": "application/dicom+json",
@@ -60,11 +60,24 @@ def _store_one(session: requests.Session, peer: Peer, url: str, path: Path, time
     return _result(path, uid, peer, answer)
 
 
-def _body(file: BinaryIO) -> Iterator[bytes]:
-    yield f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-    while chunk := file.read(_CHUNK):
-        yield chunk
-    yield f"\r\n--{_BOUNDARY}--\r\n".encode()
+class _Body:
+    """The multipart body of one file. Its length is known beforehand: some servers take no other."""
+
+    _HEAD = f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._HEAD) + self._size + len(self._TAIL)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._HEAD
+        while chunk := self._file.read(_CHUNK):
+            yield chunk
+        yield self._TAIL
 
 
 def _result(path: Path, uid: str, peer: Peer, answer: requests.Response) -> StoreResult:
