@@ -1,29 +1,20 @@
 """Several machines, as processes that share PostgreSQL, one Redis and one folder."""
 
-import multiprocessing
 import os
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
 
 from node.config import IndexSettings, Node, Settings
 from node.config_file import load
 from node.index import Index
-from node.index.tables import metadata
-from node.states import SeriesState
 from tests.faults.parts import Parts, store
-from tests.node.records import after, instance
 from tests.peers import Orthanc, listens, wait_for
 from tests.postgresql import PostgreSQL
 from tests.series import series, uid, write
 from tests.workers.models_made import denoiser_folder
-
-WRITERS, BATCHES, BATCH = 3, 5, 10
 
 
 @pytest.fixture
@@ -34,38 +25,6 @@ def url(postgresql: PostgreSQL) -> str:
 
 def open_index(url: str, data: Path) -> Index:
     return Index.open(Settings(node=Node(data=data), index=IndexSettings(url=url)))
-
-
-def write_a_share(url: str, data: Path, number: int, begin: object) -> None:
-    """One process's share of a common series, on an index that all open at once."""
-    begin.wait(30)  # type: ignore[attr-defined]  # a barrier; multiprocessing gives its type no name
-    index = open_index(url, data)
-    for batch in range(BATCHES):
-        numbers = range(batch * BATCH, (batch + 1) * BATCH)
-        index.add_instances([instance(n * WRITERS + number, series="9.9") for n in numbers])
-    index.close()
-
-
-def test_processes_share_an_index_from_its_first_moment(url: str, tmp_path: Path) -> None:
-    """Nothing is lost or doubled, and the migrations make the tables that tables.py says."""
-    context = multiprocessing.get_context("spawn")
-    begin = context.Barrier(WRITERS)
-    writers = [context.Process(target=write_a_share, args=(url, tmp_path, n, begin)) for n in range(WRITERS)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0] * WRITERS
-    index = open_index(url, tmp_path)
-    (revision,) = (r for r in index.series_in(SeriesState.RECEIVING) if r.series_instance_uid == "9.9")
-    assert revision.instances == len(index.instances_of(revision.id)) == WRITERS * BATCHES * BATCH
-    index.move(revision, SeriesState.COMPLETE, after(1))
-    index.move(index.series_revision(revision.id), SeriesState.IGNORED, after(2))
-    index.close()
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
 
 
 def test_a_turn_belongs_to_one_process_and_ends_with_it(url: str, tmp_path: Path) -> None:
