@@ -43,7 +43,7 @@ outputs = ["derived"]
 [[pipelines]]
 name = "ct-anomaly"
 model = "ct-anomaly"
-outputs = ["capture"]
+outputs = ["capture", "segmentation", "report"]
 [[rules]]
 name = "CT"
 when = {{ Modality = "CT" }}
