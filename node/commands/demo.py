@@ -56,11 +56,11 @@ outputs = ["derived"]
 [[pipelines]]
 name = "ct-anomaly"
 model = "ct-anomaly"
-outputs = ["capture"]
+outputs = ["capture", "segmentation", "report"]
 [[pipelines]]
 name = "brain-mr-anomaly"
 model = "brain-mr-anomaly"
-outputs = ["capture"]
+outputs = ["capture", "segmentation", "report"]
 [[rules]]
 name = "CT"
 when = {{ Modality = "CT" }}
@@ -282,7 +282,7 @@ def _say(
             for r in reports
             for j in r.jobs
             for d in j.deliveries
-            if d.reason
+            if d.state in (DeliveryState.PENDING, DeliveryState.DEAD)
         ),
         *(f"{held.sop_instance_uid}: {held.defect}" for r in reports for held in r.defects),
     ]
