@@ -42,3 +42,10 @@ def split(cases: Sequence[Case], shares: Sequence[float], seed: int) -> list[lis
         part_of.update(dict.fromkeys(people[placed:end], part))
         placed = end
     return [[c for c in cases if part_of[c.person] == part] for part in range(len(shares))]
+
+
+def kept_apart(cases: Sequence[Case], share: float, seed: int) -> set[str]:
+    """The names of the people who only validate a training; none where the share rounds to none."""
+    names = sorted({case.person for case in cases})
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[n] for n in order[: round(share * len(names))]}

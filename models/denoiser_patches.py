@@ -1,5 +1,6 @@
 """Patches that a denoiser learns from, whatever the modality: noisy slices, the clean one, their noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +32,15 @@ def noise_loss(network: nn.Module, patches: Patches, kind: str = "mse") -> torch
     return pixel_error(wrong, torch.zeros_like(wrong), kind).mean()
 
 
-def divided(patches: Patches, size: int) -> list[Patches]:
-    """The batch in parts of at most `size`."""
-    parts = (torch.split(tensor, size) for tensor in (patches.noisy, patches.clean, patches.sigma))
-    return [Patches(*part) for part in zip(*parts, strict=True)]
+def validation_of(held: Patches) -> Callable[[nn.Module], dict[str, float]]:
+    """What measures a network on patches that are kept apart: their mean squared error, by parts."""
+    tensors = (held.noisy, held.clean, held.sigma)
+    parts = [Patches(*part) for part in zip(*(torch.split(tensor, 16) for tensor in tensors), strict=True)]
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        return {"validation": float(np.mean([float(noise_loss(network, part)) for part in parts]))}
+
+    return validate
 
 
 def shifted(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from models.cases import Case
+from models.cases import Case, kept_apart
 from models.dead_leaves import dead_leaves
 from models.denoiser import BFRAE, channels_last
 from models.denoiser_patches import (
@@ -19,10 +18,10 @@ from models.denoiser_patches import (
     NEIGHBOURS,
     SHARES,
     Patches,
-    divided,
     inserts,
     noise_loss,
     shifted,
+    validation_of,
 )
 from models.intensity import HU_UNIT, body_mask
 from models.noise import ct_noise, estimate_noise
@@ -85,11 +84,7 @@ def train_denoiser(
     their simulated noise, and how many will; `initial` weights are fine-tuned. Without cases it learns
     from dead leaves alone. Raises TrainingError when the cases hold no clean slice.
     """
-    rng = np.random.default_rng(settings.train.seed)
-    names = sorted({case.person for case in cases})
-    held_out = {
-        names[n] for n in rng.permutation(len(names))[: round(settings.validation_people * len(names))]
-    }
+    held_out = kept_apart(cases, settings.validation_people, settings.train.seed)
     training: list[_Slice] = []
     validation: list[_Slice] = []
     for case in sorted(cases, key=lambda case: case.person):
@@ -111,12 +106,8 @@ def train_denoiser(
                 prepared(done, total)
     held = banks[1].draw(np.random.default_rng(settings.train.seed + 1), 96)
 
-    def validate(network: nn.Module) -> dict[str, float]:
-        losses = [float(noise_loss(network, part)) for part in divided(held, 16)]
-        return {"validation": float(np.mean(losses))}
-
     description = asdict(settings) | {
-        "people": len(names) - len(held_out),
+        "people": len({case.person for case in cases} - held_out),
         "people_validating": len(held_out),
         "slices": len(banks[0].real),
         "slices_validating": len(banks[1].real),
@@ -129,7 +120,7 @@ def train_denoiser(
         loss=lambda network, patches: noise_loss(network, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
-        validate=validate,
+        validate=validation_of(held),
         judged_by="validation",
         describe=description,
         progress=progress,

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
 
-from models.cases import Case
+from models.cases import Case, kept_apart
 from models.dead_leaves import dead_leaves
 from models.denoiser import BFRAE, channels_last
 from models.denoiser_patches import (
@@ -23,10 +22,10 @@ from models.denoiser_patches import (
     NEIGHBOURS,
     SHARES,
     Patches,
-    divided,
     inserts,
     noise_loss,
     shifted,
+    validation_of,
 )
 from models.intensity import INTENSITIES
 from models.noise_mr import complex_noise, passed, rice_mean, rician
@@ -86,11 +85,7 @@ def train_mr_denoiser(
     Part of the people only validate; settings.json tells how many. Without cases it learns from dead
     leaves alone; `initial` weights are fine-tuned. Raises TrainingError when the cases hold no clean slice.
     """
-    rng = np.random.default_rng(settings.train.seed)
-    names = sorted({case.person for case in cases})
-    held_out = {
-        names[n] for n in rng.permutation(len(names))[: round(settings.validation_people * len(names))]
-    }
+    held_out = kept_apart(cases, settings.validation_people, settings.train.seed)
     training: list[_Slice] = []
     validation: list[_Slice] = []
     for case in sorted(cases, key=lambda case: case.person):
@@ -102,11 +97,6 @@ def train_mr_denoiser(
     held = _Source(validation, kept, settings).draw(np.random.default_rng(settings.train.seed + 1), 96)
     source = _Source(training, made[len(kept) :] or made, settings)
 
-    def validate(network: nn.Module) -> dict[str, float]:
-        return {
-            "validation": float(np.mean([float(noise_loss(network, part)) for part in divided(held, 16)]))
-        }
-
     torch.manual_seed(settings.train.seed)
     return fit(
         channels_last(started(BFRAE(**settings.architecture), initial)),
@@ -114,11 +104,11 @@ def train_mr_denoiser(
         loss=lambda network, patches: noise_loss(network, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
-        validate=validate,
+        validate=validation_of(held),
         judged_by="validation",
         describe=asdict(settings)
         | {
-            "people": len(names) - len(held_out),
+            "people": len({case.person for case in cases} - held_out),
             "people_validating": len(held_out),
             "slices": len(training),
             "slices_validating": len(validation),
