@@ -7,7 +7,7 @@ are tuned on other people (models.yardsticks); intervals come from a bootstrap o
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from models.benches import BENCHES, Bench, Truth
 from models.cases import Case
-from models.denoiser import Model, denoise
+from models.denoiser import Model, bounded_change, channels_last, denoise, run_network
 from models.evaluate_phantom import evaluate_on_phantom
+from models.intensity import intensity_of
 from models.intervals import bootstrap
 from models.yardsticks import Sample, Tuned, available, filtered, tune
 
@@ -27,8 +28,8 @@ Figures = dict[str, Any]
 Image = NDArray[np.float32]
 
 MOST_SLICES = 40
-STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
-WHOLE = "strength 1"  # all that the network takes out, bounded; shown to compare where it is not allowed
+STRENGTHS = (0.3, 0.5, 0.65, 0.8)
+WHOLE = "network alone"  # all that it takes out, clipped, nothing spared: to compare; nobody gets it
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Shown:
 
     person: str
     level: float
-    gain_db: float  # PSNR after less before, at full strength
+    gain_db: float  # PSNR after less before, by the network alone
     noisy: Image
     denoised: Image
     truth: Image
@@ -86,8 +87,9 @@ def evaluate_on_people(
 
     A row is one method at one level (`doses`: of the slice's own in CT, SD of the noise in MR), the mean
     over slices: error (RMSE in the body), PSNR and SSIM in the bench's window, mean shifts, seconds. Each
-    slice is denoised by itself. "against" holds, for each level, the PSNR of full strength less that of
-    the best classical filter with its interval, and for how many people the network makes matters worse.
+    slice is denoised by itself. "against" holds, for each level, the PSNR of the network alone less that
+    of the best classical filter with its interval, and how many people are worse off with
+    it or at the default strength.
     Without `tuning` the first person of the cases tunes the filters and is not judged, if there are more
     than one. `filters` are their names, by default all that are installed. `most_slices` thins the slices
     evenly: BM3D takes its time. Raises ValueError where no slice can be a truth.
@@ -116,6 +118,7 @@ def evaluate_on_people(
                 shown(_shown(truth, level, noisy, answers[WHOLE][0]))
         if progress is not None:
             progress(number + 1, len(truths))
+    usual = _named(model.card["strength"])
     rows = [
         {bench.level_name: level, "method": method, **_mean([one for _, one in measures])}
         for (level, method), measures in collected.items()
@@ -128,7 +131,9 @@ def evaluate_on_people(
         bench.own_name: round(float(np.mean([truth.own_noise / truth.per_cent for truth in truths])), 2),
         "yardsticks": {} if tuned is None else {**tuned.settings, "tuned on slices": tuned.slices},
         "rows": rows,
-        "against": [_against(collected, level, bench.level_name, seed) for level in levels] if tuned else [],
+        "against": [_against(collected, level, bench.level_name, usual, seed) for level in levels]
+        if tuned
+        else [],
     }
 
 
@@ -182,9 +187,27 @@ def _answers(
         limit_sigma=limit_sigma,
     ).image[0]
     seconds = time.perf_counter() - begun
-    for strength in sorted({*strengths, 1.0}):  # what is taken out is proportional to the strength
+    for strength in sorted({*strengths, float(model.card["strength"])}):
+        # What is taken out is proportional to the strength.
         answer = noisy + np.float32(strength / ceiling) * (image - noisy)
-        yield f"strength {strength:g}", (answer, seconds)
+        yield _named(strength), (answer, seconds)
+    begun = time.perf_counter()
+    alone = _network_alone(model, truth, noisy, limit_sigma)
+    yield WHOLE, (alone, time.perf_counter() - begun)
+
+
+def _named(strength: float) -> str:
+    return f"strength {strength:g}"
+
+
+def _network_alone(model: Model, truth: Truth, noisy: Image, limit_sigma: float) -> Image:
+    values = intensity_of(model.card)
+    padding = truth.padding[None]
+    body = values.body(noisy[None], padding)
+    sigma, unit = float(values.noise(noisy[None], body)[0]), values.unit(noisy[None], body)
+    stack = np.repeat(values.network_input(noisy[None], padding, unit), 3, 0)
+    clean = run_network(channels_last(model.network), stack, sigma, model.device, unit)
+    return noisy - bounded_change(stack[1] - clean, body[0], sigma, 1.0, limit_sigma)
 
 
 def _measure(bench: Bench, truth: Truth, image: Image) -> dict[str, float]:
@@ -225,23 +248,32 @@ def _mean(measures: Sequence[dict[str, float]]) -> dict[str, float | None]:
 
 
 def _against(
-    collected: dict[tuple[float, str], list[tuple[str, dict[str, float]]]], level: float, name: str, seed: int
+    collected: Mapping[tuple[float, str], Sequence[tuple[str, dict[str, float]]]],
+    level: float,
+    name: str,
+    usual: str,
+    seed: int,
 ) -> Figures:
-    """Full strength against the best classical filter of this level, person by person."""
+    """The network alone against the best classical filter of this level, person by person."""
     classical = {
         method: [one["psnr_db"] for _, one in measures]
         for (at, method), measures in collected.items()
-        if at == level and not method.startswith("strength") and method != "noisy"
+        if at == level and not method.startswith("strength") and method not in ("noisy", WHOLE)
     }
     best = max(classical, key=lambda method: float(np.mean(classical[method])))
     people = [person for person, _ in collected[level, WHOLE]]
     ours = [one["psnr_db"] for _, one in collected[level, WHOLE]]
-    before = [one["psnr_db"] for _, one in collected[level, "noisy"]]
+    helpful = [
+        min(after["psnr_db"], alone["psnr_db"]) - before["psnr_db"]
+        for (_, before), (_, after), (_, alone) in zip(
+            *(collected[level, method] for method in ("noisy", usual, WHOLE)), strict=True
+        )
+    ]
     gains: dict[str, list[float]] = {}
     helped: dict[str, list[float]] = {}
     for n, person in enumerate(people):
         gains.setdefault(person, []).append(ours[n] - classical[best][n])
-        helped.setdefault(person, []).append(ours[n] - before[n])
+        helped.setdefault(person, []).append(helpful[n])
     seconds = {
         method: float(np.mean([one["seconds"] for _, one in collected[level, method]]))
         for method in (best, WHOLE)

@@ -61,7 +61,7 @@ class PipelineSpec(_Record):
     name: str
     model: str
     outputs: tuple[Output, ...]
-    strength: float
+    strength: float | None  # None: the model's own
     limit_sigma: float
 
 

@@ -19,7 +19,7 @@ class Pipeline(Section):
     name: Name
     model: str = Field(min_length=1)
     outputs: tuple[Output, ...] = Field(DEFAULT_OUTPUTS, min_length=1)
-    strength: float = Field(0.5, ge=0, le=1)
+    strength: float | None = Field(None, ge=0, le=1)  # without it the model's own
     limit_sigma: float = Field(3, gt=0, le=10)
 
 
