@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.benches import WINDOW
+from models.card_phantom import percent, phantom_lines, smallest_kept
 from models.evaluate import Figures
-from models.evaluate_phantom import MITA
 
 _FILTERS = (
     "The classical filters were told the true noise, which the model has to estimate, and each was tuned "
@@ -20,15 +20,9 @@ def denoiser_card_text(card: Mapping[str, Any], figures: Figures) -> str:
 
 
 def _ct_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
-    lineage, people, phantom = card["lineage"], figures["people"], figures["phantom"]
-    rows = {row["strength"]: row for row in phantom["rows"]}
-    usual = rows[card["strength"]]
-    smallest = f"kept_{MITA[0][0]:g}mm_{MITA[0][1]:g}hu"
+    lineage, people = card["lineage"], figures["people"]
     return [
-        f"**At its default strength of {card['strength']} it takes {_percent(usual['sd_removed'])} of "
-        f"the noise from a phantom, and leaves {_percent(usual[smallest])} of the contrast of a 3 mm, "
-        "14 HU lesion. Small faint lesions become fainter; keep the original series. Not for primary "
-        "diagnosis.**",
+        _worth(card, figures["phantom"]),
         "",
         f"# {card['name']} {card['version']}",
         "",
@@ -58,36 +52,14 @@ def _ct_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
         "",
         *_against_lines(people),
         "",
-        "## Phantom",
-        "",
-        f"{phantom['scans']} scans of a 200 mm cylinder at {phantom['noise_hu']:g} HU of noise, with and "
-        "without discs of low contrast, the same noise in both. `kept` is the part of a disc's contrast "
-        "that is left; AUC is that of a channelized Hotelling observer. Strength 0 is the noisy scan; "
-        f"strengths above {card['max_strength']} are not allowed and shown to compare.",
-        "",
-        *_phantom_table(phantom),
-        "",
-        f"Of a 10 mm, 60 HU disc that only the neighbouring slices have, {100 * phantom['ghost']:.1f} % "
-        "is copied into a slice at strength 1.",
-        "",
-        "A made body at a quarter of the dose, at strength 1 (other strengths do their share of it):",
-        "",
-        *_organ_table(phantom),
-        "",
+        *phantom_lines(card, figures["phantom"]),
     ]
 
 
 def _mr_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
     lineage, people = card["lineage"], figures["people"]
-    levels = sorted({row["noise"] for row in people["rows"]})
-    middle = levels[len(levels) // 2]
-    at = {row["method"]: row for row in people["rows"] if row["noise"] == middle}
-    usual = at[f"strength {card['strength']:g}"]
-    left = usual["rmse_percent"] / at["noisy"]["rmse_percent"]
     return [
-        f"**At its default strength of {card['strength']} it takes {_percent(1 - left)} of the error of a "
-        f"scan with {100 * middle:g} % of noise. Small faint lesions become fainter, by at most the "
-        "strength; keep the original series. Not for primary diagnosis.**",
+        _worth(card, figures["phantom"]),
         "",
         f"# {card['name']} {card['version']}",
         "",
@@ -117,7 +89,17 @@ def _mr_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
         "",
         *_against_lines(people),
         "",
+        *phantom_lines(card, figures["phantom"]),
     ]
+
+
+def _worth(card: Mapping[str, Any], phantom: Figures) -> str:
+    removed, kept, disc = smallest_kept(card, phantom)
+    return (
+        f"**At its default strength of {card['strength']} it takes {percent(removed)} of the noise from a "
+        f"phantom, and leaves {percent(kept)} of the contrast of a {disc} lesion. Small faint lesions become "
+        "fainter; keep the original series. Not for primary diagnosis.**"
+    )
 
 
 def _safety(card: Mapping[str, Any]) -> str:
@@ -185,35 +167,3 @@ def _people_table(people: Figures) -> list[str]:
             f"| {row['psnr_db']:.2f} | {row['ssim']:.3f} | {row['seconds']:.2f} | {told} |"
         )
     return lines
-
-
-def _phantom_table(phantom: Figures) -> list[str]:
-    discs = [f"{diameter:g} mm, {contrast:g} HU" for diameter, contrast in MITA]
-    lines = [
-        "| strength | noise removed | NPS mean, 1/mm | MTF50 at 120 HU, 1/mm | mean shift, HU "
-        + "| largest change, HU | "
-        + " | ".join(f"{kind} {disc}" for kind in ("kept", "AUC") for disc in discs)
-        + " |",
-        "|---" * (6 + 2 * len(discs)) + "|",
-    ]
-    for row in phantom["rows"]:
-        kept = " | ".join(f"{row[f'kept_{d:g}mm_{c:g}hu']:.2f}" for d, c in MITA)
-        areas = " | ".join(f"{row[f'auc_{d:g}mm']:.3f}" for d, _ in MITA)
-        lines.append(
-            f"| {row['strength']:g} | {_percent(row['sd_removed'])} | {row['nps_mean_per_mm']:.3f} "
-            f"| {row['mtf50_per_mm']:.3f} | {row['shift_hu']:+.2f} | {row['largest_change_hu']:.1f} "
-            f"| {kept} | {areas} |"
-        )
-    return lines
-
-
-def _organ_table(phantom: Figures) -> list[str]:
-    lines = ["| organ | noise, HU | noise removed | mean shift, HU |", "|---|---|---|---|"]
-    for row in phantom["organs"]:
-        noise = f"{row['noise_hu']:.1f} | {_percent(row['sd_removed'])}" if "noise_hu" in row else "– | –"
-        lines.append(f"| {row['organ']} | {noise} | {row['shift_hu']:+.2f} |")
-    return lines
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

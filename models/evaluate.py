@@ -56,7 +56,7 @@ def evaluate_denoiser(
     progress: Callable[[int, int], None] | None = None,
     shown: Callable[[Shown], None] | None = None,
 ) -> Figures:
-    """All figures of a denoiser's card, as JSON: "people" on cases, "phantom" on made images (CT).
+    """All figures of a denoiser's card, as JSON: "people" on cases, "phantom" on made images.
 
     `tuning` are people the classical `filters` (all by default) are tuned on. Raises ValueError where
     no slice of the cases is clean enough to be a truth.
@@ -64,8 +64,6 @@ def evaluate_denoiser(
     people = evaluate_on_people(
         model, cases, tuning=tuning, filters=filters, seed=seed, progress=progress, shown=shown
     )
-    if modality_of(model) != "CT":
-        return {"people": people}
     return {"people": people, "phantom": evaluate_on_phantom(model, scans=scans, seed=seed)}
 
 

@@ -86,6 +86,7 @@ def judge_and_save_denoiser(
     measured_by: str,
     tuning: Sequence[Case] = (),
     filters: Sequence[str] | None = None,
+    scans: int = 100,
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
     shown: Callable[[Shown], None] | None = None,
@@ -93,10 +94,17 @@ def judge_and_save_denoiser(
     """Measure the denoiser on `test_cases` and phantoms, write its folder, and return the figures.
 
     `measured_by` is the command that measures again; it stands beside the figures. `tuning` are people
-    the classical `filters` (all by default) are tuned on.
+    the classical `filters` (all by default) are tuned on; `scans` those of a phantom.
     """
     figures = evaluate_denoiser(
-        model, test_cases, tuning=tuning, filters=filters, seed=seed, progress=progress, shown=shown
+        model,
+        test_cases,
+        tuning=tuning,
+        filters=filters,
+        scans=scans,
+        seed=seed,
+        progress=progress,
+        shown=shown,
     )
     card = {**model.card, "metrics": figures, "measured_by": measured_by}
     text = denoiser_card_text(card, figures)

@@ -114,6 +114,7 @@ def test_training_learns_and_the_model_keeps_its_bounds_in_any_unit(tmp_path: Pa
         tmp_path / "model",
         measured_by="aenode evaluate mr-test",
         filters=("TV",),
+        scans=12,
     )
     assert [row["noise"] for row in figures["people"]["rows"] if row["method"] == "noisy"] == [
         0.02,
@@ -122,6 +123,8 @@ def test_training_learns_and_the_model_keeps_its_bounds_in_any_unit(tmp_path: Pa
     ]
     text = (tmp_path / "model" / "CARD.md").read_text()
     assert "99.5th percentile of what it shows of the person" in text and "| 0.05 | noisy |" in text
+    assert "| strength | noise removed |" in text and "kept 3 mm, 6 % |" in text
+    assert "| contrast of the smallest disc | 0.45 or more is left |" in text
     loaded = weights.load(str(tmp_path / "model"))
     noisy = _head(noise=0.1, seed=9)
     one, many = (_denoised(loaded, np.float32(scale) * noisy) for scale in (1.0, 700.0))
