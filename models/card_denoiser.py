@@ -9,7 +9,8 @@ from models.evaluate import Figures
 
 _FILTERS = (
     "The classical filters were told the true noise, which the model has to estimate, and each was tuned "
-    "on other people. Strengths above the ceiling are not allowed and shown to compare."
+    "on other people. The network alone is all that it takes out, clipped and nothing spared: shown to "
+    "compare, and given to nobody."
 )
 
 
@@ -105,10 +106,11 @@ def _worth(card: Mapping[str, Any], phantom: Figures) -> str:
 def _safety(card: Mapping[str, Any]) -> str:
     return (
         "Of what the network calls noise, none is taken where its own output has an edge of several "
-        "times the noise; the local mean is put back, the rest is clipped to "
-        "± limit_sigma × the slice's estimated noise, and only `strength` of it is removed. So no pixel "
-        "changes by more than strength × limit_sigma × noise, and of no contrast, however small the "
-        "lesion, is more than about `strength` lost. Air around the patient and padding are untouched. "
+        "times the noise, and half of what is coarser than some pixels, as faint lesions are; the local "
+        "mean is put back, the rest is clipped to ± limit_sigma × the slice's estimated noise, and only "
+        "`strength` of it is removed. So no pixel changes by more than strength × limit_sigma × noise, and "
+        "of no contrast, however small the lesion, is more than about `strength` lost, of larger lesions "
+        "less. Air around the patient and padding are untouched. "
         f"Default strength {card['strength']}, ceiling {card['max_strength']}; default limit_sigma "
         f"{card['limit_sigma']:g}, ceiling {card['max_limit_sigma']:g}."
     )
@@ -130,7 +132,7 @@ def _ends(card: Mapping[str, Any]) -> list[str]:
 
 
 def _against_lines(people: Figures) -> list[str]:
-    """Full strength against the best classical filter, one line a level."""
+    """The network alone against the best classical filter, one line a level."""
     lines = []
     for one in people.get("against", []):
         interval = one["gain_db_interval"]
@@ -141,9 +143,10 @@ def _against_lines(people: Figures) -> list[str]:
         )
         level = people["level"]
         lines.append(
-            f"- {level} {one[level]:g}: at strength 1 {one['gain_db']:+.2f} dB against "
+            f"- {level} {one[level]:g}: the network alone has {one['gain_db']:+.2f} dB against "
             f"{one['best_classical']} ({told}), in {one['time_ratio']:.3g} of its time; "
-            f"{one['people_made_worse']} of {people['people']} people made worse."
+            f"{one['people_made_worse']} of {people['people']} people are worse off, with it or at the "
+            "default strength."
         )
     return lines
 

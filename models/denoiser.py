@@ -29,8 +29,7 @@ CORE, HALO = 512, 96  # a tile's own pixels, and what it sees around them: more 
 _FACTOR = 8  # sides are multiples of this
 _BYTES_A_PIXEL = 600  # of a network's answers at all scales, in float32
 _MEAN_TILE = 32  # pixels: the side of a tile whose mean is kept
-_EDGE = (3.0, 6.0)  # σ within 3 × 3 pixels: less is no edge, more is a certain one
-_OF_AN_EDGE = 0.3  # of the residual is taken at a certain edge
+_EDGE = (3.0, 6.0)  # σ within 3 × 3 pixels: less is no edge; of more, nothing is taken out
 _COARSE, _OF_COARSE = 2.0, 0.5  # pixels: SD of the Gaussian that parts coarse from fine; its share
 
 
@@ -210,7 +209,7 @@ def slices_at_once(shape: tuple[int, ...], device: str) -> int:
 def spared(
     image: NDArray[np.float32], clean: NDArray[np.float32], body: NDArray[np.bool_], sigma: float
 ) -> NDArray[np.float32]:
-    """What may be taken of the residual image − clean (Y, X): less at edges, less of its coarse part.
+    """What may be taken of the residual image − clean (Y, X): nothing at edges, half of its coarse part.
 
     An edge of several σ is certain, and what a network takes there is half sharpness. The noise of CT
     is mostly fine, a faint lesion of some mm is coarse: with half of the coarse part left, 59 % of a
@@ -219,8 +218,10 @@ def spared(
     steps = ndimage.maximum_filter(clean, 3) - ndimage.minimum_filter(clean, 3)
     none, certain = _EDGE
     even = np.clip((certain - steps / np.float32(sigma)) / (certain - none), 0, 1)
-    residual = (image - clean) * (_OF_AN_EDGE + (1 - _OF_AN_EDGE) * even) * body
-    coarse = ndimage.gaussian_filter(residual, _COARSE)
+    residual = (image - clean) * even * body
+    # What lies beyond is an edge that the network blurs, and must not spread into what is beside it.
+    within = np.float32(none * sigma)
+    coarse = ndimage.gaussian_filter(np.clip(residual, -within, within), _COARSE)
     return np.asarray(residual - np.float32(1 - _OF_COARSE) * coarse, np.float32)
 
 

@@ -25,7 +25,7 @@ Figures = dict[str, Any]
 Image = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
-STRENGTHS = (0.3, 0.5, 0.6, 0.8, 1.0)
+STRENGTHS = (0.3, 0.5, 0.65, 0.8, 1.0)
 CT_NOISE, MR_NOISE = 17.0, 5.0  # HU; SD in each channel, in % of the series' unit
 MR_ACQUIRED = 0.7  # share of k-space along both sides
 

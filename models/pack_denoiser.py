@@ -16,7 +16,7 @@ from models.evaluate import Figures, Shown, evaluate_denoiser
 from models.intensity import HU_UNIT, MR_PERCENTILE
 from models.pack_anomaly import Lineage
 
-STRENGTH, MAX_STRENGTH = 0.5, 0.8
+STRENGTH, MAX_STRENGTH = 0.65, 0.8
 LIMIT_SIGMA, MAX_LIMIT_SIGMA = 3.0, 4.0
 GOLDEN_TOLERANCE = 2e-4  # of HU / 1000
 _GOLDEN_SIDE = 96

@@ -141,7 +141,7 @@ def _with_notice(attempt: _Attempt, manifest: Manifest, data: Path, now: datetim
         model=spec.pipeline.model.rpartition("/")[2] if not attempt.model else attempt.model.split()[0],
         version=attempt.model.rpartition(" ")[2],
         weights_sha256=attempt.weights_sha256 or "unknown",
-        strength=spec.pipeline.strength,
+        strength=spec.pipeline.strength or 0.0,
         limit_sigma=spec.pipeline.limit_sigma,
     )
     try:
@@ -199,7 +199,7 @@ def _produce(
         model=model.name,
         version=model.version,
         weights_sha256=model.weights_sha256,
-        strength=spec.pipeline.strength,
+        strength=_strength(model, spec),
         limit_sigma=spec.pipeline.limit_sigma,
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
@@ -312,11 +312,17 @@ def _denoised(model: LoadedModel, volume: Volume, spec: JobSpec) -> denoiser.Den
             volume.voxels,
             padding=volume.padding,
             neighbours=volume.neighbours,
-            strength=spec.pipeline.strength,
+            strength=_strength(model, spec),
             limit_sigma=spec.pipeline.limit_sigma,
         )
     except ValueError as error:  # settings above the model's ceiling, values that are not finite
         raise ModelRefused(f"model {model.name!r}: {error}") from error
+
+
+def _strength(model: LoadedModel, spec: JobSpec) -> float:
+    """The pipeline's, else the model's own; 0 for models that change no image."""
+    asked = spec.pipeline.strength
+    return float(model.card.get("strength", 0.0)) if asked is None else asked
 
 
 def _false_positive_rate(model: LoadedModel) -> float | None:

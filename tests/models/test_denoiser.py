@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch import nn
 
 from models import denoiser
-from models.denoiser import BFRAE, bounded_change, denoise, removable, run_network
+from models.denoiser import BFRAE, bounded_change, denoise, run_network, spared
 from models.intensity import body_mask
 from models.weights import LoadedModel
 
@@ -188,13 +189,31 @@ def test_a_removed_lesion_keeps_its_contrast() -> None:
     assert 0.5 <= left / 25 <= 0.6
 
 
+def _of_residual(image: np.ndarray, clean: np.ndarray, sigma: float = 10.0) -> np.ndarray:
+    """What may be taken, as a share of the residual where that is largest."""
+    body = np.ones(image.shape, bool)
+    residual = image - clean
+    place = np.unravel_index(np.abs(residual).argmax(), image.shape)
+    return spared(image, clean, body, sigma)[place] / residual[place]
+
+
 def test_a_certain_edge_is_left_as_sharp_as_it_is() -> None:
     """What a blurring network would take from an edge of 20 σ stays; of a faint one it is taken."""
-    step = np.zeros((3, 64, 64), np.float32)
-    step[:, :, 32:] = 1
-    certain, faint = (removable(_Smoother(), step * height, 10.0) for height in (200, 10))
-    assert np.abs(certain).max() < 1e-3
-    assert np.abs(faint[:, 30:34]).max() > 1
+    step = np.zeros((64, 64), np.float32)
+    step[:, 32:] = 1
+    blurred = ndimage.uniform_filter(step, 5)
+    assert _of_residual(200 * step, 200 * blurred) == pytest.approx(0, abs=0.02)
+    assert _of_residual(10 * step, 10 * blurred) > 0.9
+
+
+def test_of_what_is_coarse_half_is_taken() -> None:
+    """Half of a faint disc of 20 pixels that the network takes out stays, and all of fine noise is taken."""
+    flat = np.zeros((128, 128), np.float32)
+    disc = np.where(np.hypot(*np.ogrid[-64:64, -64:64]) < 10, np.float32(5), flat)
+    taken = spared(disc, flat, np.ones(flat.shape, bool), 10.0)
+    assert taken[60:68, 60:68].mean() == pytest.approx(2.5, abs=0.1)
+    noise = np.random.default_rng(4).normal(0, 10, flat.shape).astype(np.float32)
+    assert spared(noise, flat, np.ones(flat.shape, bool), 10.0).std() > 0.95 * noise.std()
 
 
 def test_a_slice_in_tiles_is_the_slice_whole(monkeypatch: pytest.MonkeyPatch) -> None:
