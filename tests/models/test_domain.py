@@ -48,9 +48,20 @@ def test_far_along_and_off_the_directions_are_told_apart(domain: Domain) -> None
     along, off = domain.judge(_series(rng, shift=14)), domain.judge(_series(rng, off=3))
     assert along.light == "red" and along.distance > 3 > along.residual
     assert off.light == "red" and off.residual > 3
-    between = domain.judge(_series(rng, shift=3.2))
+    between = domain.judge(_series(rng, shift=2.0))
     assert between.light == "amber" and "unlike" in between.reason
     assert "nothing like" in off.reason
+
+
+def test_one_odd_brightness_is_not_hidden_by_what_is_usual(domain: Domain) -> None:
+    """A percentile far off makes a series red, though all other features lie where they should."""
+    series = _series(np.random.default_rng(6))
+    assert domain.judge(series).light == "green"
+    place = -BRIGHTNESS + int(np.argmin(domain.sd[-BRIGHTNESS:]))
+    series[:, place] += 6.5 * domain.limits[2] * domain.sd[place] / np.sqrt(BRIGHTNESS / (40 - BRIGHTNESS))
+    judged = domain.judge(series)
+    assert judged.light == "red" and judged.brightness > 5
+    assert "brightness" in judged.reason
 
 
 def test_a_domain_survives_its_arrays_and_refuses_others(domain: Domain) -> None:
