@@ -51,7 +51,8 @@ def admit(volume: Volume, model: LoadedModel) -> Verdict:
     _require_plausible(volume, model)
     domain = Domain.of(model.calibration)
     if domain is not None:
-        judged = domain.judge(series_features(model, volume.voxels, volume.padding, volume.spacing[1:]))
+        features = series_features(model, volume.voxels, volume.padding, volume.spacing[1:])
+        judged = domain.judge(features, model.kind)
         if judged.light == "red":
             raise SeriesRefused(f"Model {model.name!r}: {judged.reason}.")
         if judged.light == "amber":

@@ -49,6 +49,12 @@ def test_far_along_and_off_the_directions_are_told_apart(domain: Domain) -> None
     assert along.light == "red" and along.distance > 3 > along.residual
     assert off.light == "red" and off.residual > 3
     between = domain.judge(_series(rng, shift=2.0))
+    further = _series(np.random.default_rng(3), off=0.6)
+    assert 2 < domain.judge(further).distance < 3
+    assert (domain.judge(further, "anomaly").light, domain.judge(further, "denoiser").light) == (
+        "red",
+        "amber",
+    )
     assert between.light == "amber" and "unlike" in between.reason
     assert "nothing like" in off.reason
 
@@ -121,7 +127,7 @@ def test_what_a_denoiser_was_not_taught_on_is_refused(denoiser: LoadedModel, cha
     assert domain is not None
     features = series_features(denoiser, volume, other.padding, other.spacing)
     assert features.shape[1] == 2 * (8 + 16 + 16) + BRIGHTNESS
-    assert domain.judge(features).light in lights
+    assert domain.judge(features, "denoiser").light in lights
 
 
 def test_features_do_not_depend_on_the_scanner_s_matrix(denoiser: LoadedModel) -> None:
