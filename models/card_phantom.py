@@ -16,8 +16,8 @@ def phantom_lines(card: Mapping[str, Any], phantom: Mapping[str, Any]) -> list[s
     lines = [
         "## Phantom",
         "",
-        _ct_words(phantom) if ct else _mr_words(phantom),
-        "`kept` is the part of a disc's contrast that is left; AUC is that of a channelized Hotelling "
+        (_ct_words(phantom) if ct else _mr_words(phantom))
+        + " `kept` is the part of a disc's contrast that is left; AUC is that of a channelized Hotelling "
         "observer. Strength 0 is the noisy scan; strengths above "
         f"{card['max_strength']} are not allowed and shown to compare.",
         "",

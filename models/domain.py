@@ -2,9 +2,11 @@
 
 Of every scale of the encoder the mean and the SD of each channel make a slice's features, and with as
 much say as all of them the percentiles of its brightness: a denoiser's encoder looks at noise and edges
-and would not notice an image that is turned over. A series is far off in two ways: along the eight
+and would not notice an image that is turned over. A series is far off in several ways: along the eight
 directions in which training slices differ most (Mahalanobis), and off all of them (the residual); a new
-anatomy shows in the second only. Limits come from people who were left out of the fit, fold by fold.
+anatomy shows in the second only. The percentile of brightness that is furthest off is looked at by itself,
+since many features that are usual would hide it. Limits come from people who were left out of the fit, fold
+by fold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +27,10 @@ PERCENTILES = (2, 10, 25, 50, 75, 90, 98)
 BRIGHTNESS = len(PERCENTILES) + 1  # the last features: percentiles, and the share of the person
 _FOLDS = 5
 _KNOWN = 0.95  # of series of people who were left out lie within the limits
-_AMBER, _RED = 1.2, 3.0  # times the limits
+# Times the limits, of which people who were left out reach 1.5. What a denoiser may change is bounded
+# pixel by pixel, so that it may go further from home than a model whose result is believed.
+_AMBER = 1.2
+RED: Mapping[str, float] = {"denoiser": 3.0, "anomaly": 2.0, "vae": 2.0}
 _PREFIX = "gate_"
 _FEWEST_PIXELS = 200
 
@@ -37,6 +42,7 @@ class Judgement:
     light: Light
     distance: float  # along their directions, 1 is the limit of 95 % of the people left out
     residual: float  # off them
+    brightness: float  # of the percentile that is furthest off
 
     @property
     def reason(self) -> str:
@@ -46,7 +52,8 @@ class Judgement:
         word = "unlike" if self.light == "amber" else "nothing like"
         return (
             f"the images are {word} those that the model was taught on "
-            f"(distance {self.distance:.1f}, residual {self.residual:.1f} times the usual limit)"
+            f"(distance {self.distance:.1f}, residual {self.residual:.1f}, brightness {self.brightness:.1f} "
+            "times the usual limit)"
         )
 
 
@@ -58,17 +65,21 @@ class Domain:
     sd: NDArray[np.float32]  # (D,), over each feature's say
     directions: NDArray[np.float32]  # (8, D), orthonormal
     spread: NDArray[np.float32]  # (8,), SD along each
-    limits: NDArray[np.float32]  # (2,), distance and residual of people left out
+    limits: NDArray[np.float32]  # (3,), distance, residual and brightness of people left out
 
-    def judge(self, features: Features) -> Judgement:
-        """The light of a series by the median of its slices. Raises ValueError for other features."""
+    def judge(self, features: Features, kind: str = "anomaly") -> Judgement:
+        """The light of a series for a model of a kind (of RED), by the median of its slices.
+
+        Raises ValueError for other features.
+        """
         if features.ndim != 2 or features.shape[1] != len(self.mean) or not len(features):
             raise ValueError(f"features {features.shape} are not those of this model")
-        far = np.median(_far(self.mean, self.sd, self.directions, self.spread, features), axis=0)
-        distance, residual = (float(value) for value in far / self.limits)
-        largest = max(distance, residual)
-        light: Light = "green" if largest <= _AMBER else "amber" if largest <= _RED else "red"
-        return Judgement(light if np.isfinite(largest) else "red", distance, residual)
+        far = _far_series(self.mean, self.sd, self.directions, self.spread, features)
+        distance, residual, bright = (float(value) for value in far / self.limits)
+        largest = max(distance, residual, bright)
+        known = np.isfinite([distance, residual, bright]).all()
+        light: Light = "green" if largest <= _AMBER else "amber" if largest <= RED[kind] else "red"
+        return Judgement(light if known else "red", distance, residual, bright)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What calibration.npz holds."""
@@ -116,9 +127,7 @@ def fit_domain(series: Sequence[Features], people: Sequence[str], seed: int = 1)
         known = [one for one, person in zip(series, people, strict=True) if person not in left]
         parts = _directions(np.concatenate(known))
         far += [
-            np.median(_far(*parts, one), axis=0)
-            for one, person in zip(series, people, strict=True)
-            if person in left
+            _far_series(*parts, one) for one, person in zip(series, people, strict=True) if person in left
         ]
     limits = np.quantile(far, _KNOWN, axis=0)
     return Domain(*(part.astype(np.float32) for part in (*_directions(np.concatenate(series)), limits)))
@@ -143,9 +152,18 @@ def _directions(features: Features) -> tuple[Features, Features, Features, Featu
     return mean, sd, axes[:count], spread
 
 
-def _far(mean: Any, sd: Any, directions: Any, spread: Any, features: Features) -> Features:
-    """Mahalanobis distance along the directions and root mean square off them (N, 2)."""
+def _far_series(mean: Any, sd: Any, directions: Any, spread: Any, features: Features) -> Features:
+    """Of the median slice: Mahalanobis distance along the directions, root mean square off them, and the
+    largest deviation of a feature of brightness, in its SD (3,).
+    """
     centred = (features - mean) / sd
     along = centred @ np.asarray(directions).T
     off = centred - along @ np.asarray(directions)
-    return np.stack((np.sqrt(np.square(along / spread).mean(1)), np.sqrt(np.square(off).mean(1))), axis=1)
+    bright = np.median(np.abs(centred[:, -BRIGHTNESS:]), axis=0).max()
+    return np.array(
+        [
+            np.median(np.sqrt(np.square(along / spread).mean(1))),
+            np.median(np.sqrt(np.square(off).mean(1))),
+            bright * np.sqrt(BRIGHTNESS / max(1, len(mean) - BRIGHTNESS)),
+        ]
+    )

@@ -68,17 +68,23 @@ def domain_arrays(domain: Domain | None) -> dict[str, NDArray[Any]]:
 
 
 def denoiser_domain(network: nn.Module, cases: Sequence[Case], modality: str, seed: int = 1) -> Domain | None:
-    """The domain of a denoiser from training cases as they are and with noise added."""
+    """The domain of a denoiser from training cases as they are and with noise added.
+
+    MR's are taught in bent and turned over contrasts, and are at home in them.
+    """
+    from models.train_mr_denoiser import toned  # noqa: PLC0415 - only packing needs the training
+
     rng = np.random.default_rng(seed)
     levels = _NOISE[modality]
-
     values = INTENSITIES[modality]
 
     def features(case: Case, chosen: list[int]) -> list[Features]:
         volume, padding = case.volume[chosen], case.padding[chosen]
         unit = 1.0 if modality == "CT" else values.unit(volume, values.body(volume, padding))
         found = []
-        for level in levels:
+        for number, level in enumerate(levels):
+            if modality == "MR" and number:
+                volume = toned(case.volume[chosen] / np.float32(unit), rng) * np.float32(unit)
             noisy = volume + _grain(rng, volume.shape) * np.float32(level * unit)
             floored = np.maximum(noisy, np.float32(values.least))
             found.append(denoiser_features(network, floored, padding, modality))

@@ -19,6 +19,10 @@ MR_PERCENTILE = 99.5  # an MR network sees its series over this percentile of th
 
 _CT_RANGE = (-1024.0, 4000.0)  # HU; beyond lie metal and padding
 _MR_MOST = 4.0  # of the unit: flow artefacts and fat beside a coil
+# What any slice of a person has in HU: fat or air somewhere, and fat or soft tissue in the body.
+_LIGHT, _LEAST_LIGHT = -50.0, 0.05
+_TISSUE, _LEAST_TISSUE = (-150.0, 150.0), 0.05
+_MOST_NEGATIVE = 0.05  # of an MR series that shows magnitudes
 
 
 class Intensity(Protocol):
@@ -39,6 +43,9 @@ class Intensity(Protocol):
         self, slices: NDArray[np.float32], padding: NDArray[np.bool_], unit: float
     ) -> NDArray[np.float32]:
         """Slices in modality units with padding filled and odd values clipped."""
+
+    def implausible(self, volume: NDArray[np.float32], padding: NDArray[np.bool_]) -> str:
+        """Why these cannot be values of the modality, whatever the header says; empty where they can."""
 
 
 class HounsfieldUnits:
@@ -63,6 +70,17 @@ class HounsfieldUnits:
     ) -> NDArray[np.float32]:
         """Padding as air; metal clipped."""
         return np.clip(np.where(padding, np.float32(-1000), slices), *_CT_RANGE).astype(np.float32)
+
+    def implausible(self, volume: NDArray[np.float32], padding: NDArray[np.bool_]) -> str:
+        """A scan in HU shows air or fat, and soft tissue; MR or a forgotten rescale lacks one of them."""
+        measured = volume[~padding]
+        if not measured.size or float((measured < _LIGHT).mean()) < _LEAST_LIGHT:
+            return "the images show no air and no fat, so that their values are not HU"
+        inside = volume[self.body(volume, padding)]
+        low, high = _TISSUE
+        if not inside.size or float(((inside > low) & (inside < high)).mean()) < _LEAST_TISSUE:
+            return "the images show no soft tissue, so that their values are not HU of a person"
+        return ""
 
 
 class SeriesUnits:
@@ -89,6 +107,12 @@ class SeriesUnits:
         """Padding as nothing; what is far above the unit clipped."""
         filled = np.where(padding, np.float32(0), slices)
         return np.clip(filled, 0, np.float32(_MR_MOST * unit)).astype(np.float32)
+
+    def implausible(self, volume: NDArray[np.float32], padding: NDArray[np.bool_]) -> str:
+        """Magnitudes are not negative; CT and phase images are."""
+        if float((volume[~padding] < 0).sum()) > _MOST_NEGATIVE * volume.size:
+            return "the images have negative values, so that they are no MR magnitudes"
+        return ""
 
 
 INTENSITIES: Mapping[str, Intensity] = {"CT": HounsfieldUnits(), "MR": SeriesUnits()}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.domain import Domain, Light
-from models.domain_of import series_features
+from models.domain import Domain, Light, evenly
+from models.domain_of import SLICES, series_features
+from models.intensity import INTENSITIES
 from models.weights import LoadedModel
 from node.errors import SeriesRefused
 from workers.read import Volume
@@ -47,9 +48,11 @@ def admit(volume: Volume, model: LoadedModel) -> Verdict:
     """
     _require_contract(volume, model)
     notes = list(_noticed(volume, model))
+    _require_plausible(volume, model)
     domain = Domain.of(model.calibration)
     if domain is not None:
-        judged = domain.judge(series_features(model, volume.voxels, volume.padding, volume.spacing[1:]))
+        features = series_features(model, volume.voxels, volume.padding, volume.spacing[1:])
+        judged = domain.judge(features, model.kind)
         if judged.light == "red":
             raise SeriesRefused(f"Model {model.name!r}: {judged.reason}.")
         if judged.light == "amber":
@@ -69,6 +72,16 @@ def _require_contract(volume: Volume, model: LoadedModel) -> None:
             keyword in header for keyword in ("RescaleIntercept", "ModalityLUTSequence")
         ):
             raise SeriesRefused(f"Image {header.SOPInstanceUID} has no rescale to HU.")
+
+
+def _require_plausible(volume: Volume, model: LoadedModel) -> None:
+    """A header may be wrong about what the values are."""
+    if volume.modality not in INTENSITIES:
+        return
+    chosen = evenly(len(volume.voxels), SLICES)
+    reason = INTENSITIES[volume.modality].implausible(volume.voxels[chosen], volume.padding[chosen])
+    if reason:
+        raise SeriesRefused(f"Model {model.name!r}: {reason}.")
 
 
 def _noticed(volume: Volume, model: LoadedModel) -> list[str]:

@@ -48,9 +48,26 @@ def test_far_along_and_off_the_directions_are_told_apart(domain: Domain) -> None
     along, off = domain.judge(_series(rng, shift=14)), domain.judge(_series(rng, off=3))
     assert along.light == "red" and along.distance > 3 > along.residual
     assert off.light == "red" and off.residual > 3
-    between = domain.judge(_series(rng, shift=3.2))
+    between = domain.judge(_series(rng, shift=2.0))
+    further = _series(np.random.default_rng(3), off=0.6)
+    assert 2 < domain.judge(further).distance < 3
+    assert (domain.judge(further, "anomaly").light, domain.judge(further, "denoiser").light) == (
+        "red",
+        "amber",
+    )
     assert between.light == "amber" and "unlike" in between.reason
     assert "nothing like" in off.reason
+
+
+def test_one_odd_brightness_is_not_hidden_by_what_is_usual(domain: Domain) -> None:
+    """A percentile far off makes a series red, though all other features lie where they should."""
+    series = _series(np.random.default_rng(6))
+    assert domain.judge(series).light == "green"
+    place = -BRIGHTNESS + int(np.argmin(domain.sd[-BRIGHTNESS:]))
+    series[:, place] += 6.5 * domain.limits[2] * domain.sd[place] / np.sqrt(BRIGHTNESS / (40 - BRIGHTNESS))
+    judged = domain.judge(series)
+    assert judged.light == "red" and judged.brightness > 5
+    assert "brightness" in judged.reason
 
 
 def test_a_domain_survives_its_arrays_and_refuses_others(domain: Domain) -> None:
@@ -110,7 +127,7 @@ def test_what_a_denoiser_was_not_taught_on_is_refused(denoiser: LoadedModel, cha
     assert domain is not None
     features = series_features(denoiser, volume, other.padding, other.spacing)
     assert features.shape[1] == 2 * (8 + 16 + 16) + BRIGHTNESS
-    assert domain.judge(features).light in lights
+    assert domain.judge(features, "denoiser").light in lights
 
 
 def test_features_do_not_depend_on_the_scanner_s_matrix(denoiser: LoadedModel) -> None:

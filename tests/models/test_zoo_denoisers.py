@@ -96,12 +96,10 @@ def test_promises_hold_at_the_default_strength(model: LoadedModel, figures: Figu
     found = promises(figures, model.card["strength"])
     assert [one for one in found if not one.held and "detectability" not in one.what] == []
     assert len(found) == (7 if model.card["input"]["modality"] == "CT" else 6)
-    noisy, usual = figures["rows"]
+    usual = figures["rows"][1]
     assert usual["sd_removed"] > 0.25
     for disc in (name for name in usual if name.startswith("kept_")):
         assert usual[disc] > 0.45, disc
-    drops = [noisy[name] - usual[name] for name in usual if name.startswith("auc_")]
-    assert np.mean(drops) < 0.03
 
 
 def test_the_observer_sees_faint_discs_as_before(model: LoadedModel) -> None:

@@ -59,20 +59,41 @@ def test_usual_images_pass(tmp_path: Path, gated: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("wrong", ["inverted", "no rescale"])
-def test_images_unlike_the_training_are_refused(tmp_path: Path, gated: Path, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("inverted", "nothing like those that the model was taught on"),
+        ("no rescale", "no air and no fat, so that their values are not HU"),
+        ("magnitudes", "no air and no fat, so that their values are not HU"),
+        ("bone only", "no soft tissue, so that their values are not HU of a person"),
+    ],
+)
+def test_images_unlike_the_training_are_refused(tmp_path: Path, gated: Path, wrong: str, reason: str) -> None:
     """The job fails with the reason and without a file."""
     images = made.series(3, 64, spacing=(4.0, 4.0), seed=41)
     for ds in images:
+        stored = ds.pixel_array.astype(int)
         if wrong == "inverted":
-            ds.PixelData = (2048 - ds.pixel_array.astype(int)).clip(0, 4095).astype("<u2").tobytes()
+            ds.PixelData = (2048 - stored).clip(0, 4095).astype("<u2").tobytes()
+        elif wrong == "magnitudes":  # as an MR whose header says CT
+            ds.RescaleIntercept = 0
+            ds.PixelData = (stored // 4).astype("<u2").tobytes()
+        elif wrong == "bone only":
+            ds.PixelData = np.where(stored > 500, 2000, 0).astype("<u2").tobytes()
         else:
             ds.RescaleIntercept = 0
     manifest = run(tmp_path, images, gated)
-    assert (
-        manifest.outcome == "failed" and "nothing like those that the model was taught on" in manifest.reason
-    )
+    assert manifest.outcome == "failed" and reason in manifest.reason
     assert not manifest.artifacts
+
+
+def test_mr_with_negative_values_is_no_magnitude(tmp_path: Path) -> None:
+    """CT whose header says MR, or a phase image, is refused by a model of MR."""
+    model = denoiser_folder(tmp_path / "mr" / "0.0.1", modality="MR")
+    images = made.series(3, 64, modality="MR")
+    for ds in images:
+        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+    assert "no MR magnitudes" in run(tmp_path, images, model).reason
 
 
 def test_the_contract_refuses_what_the_header_tells(tmp_path: Path, plain: Path) -> None:
