@@ -8,6 +8,8 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import wrap
 
+from pydicom.uid import UID
+
 from node import __version__
 from node.config import Deliver, Node, Peer, Receive
 from node.dimse import contexts, outputs, tls
@@ -123,6 +125,11 @@ def _sent() -> list[str]:
     return [str(uid) for classes in outputs.OUTPUT_CLASSES.values() for uid in classes]
 
 
+def _settings_of(syntax: UID) -> list[str]:
+    """The values of a peer's `transfer_syntax` that ask for a syntax."""
+    return [f'"{name}"' for name, wanted in outputs.WANTED.items() if syntax in wanted]
+
+
 def _services() -> Iterable[str]:
     yield "### Verification"
     yield ""
@@ -162,14 +169,32 @@ def _services() -> Iterable[str]:
         [(output, uid.name, uid) for output, classes in outputs.OUTPUT_CLASSES.items() for uid in classes],
     )
     native = " or ".join(uid.name for uid in outputs.NATIVE_SYNTAXES)
+    kinds = " and ".join(sorted(outputs.IMAGE_OUTPUTS))
     yield from _prose(
-        f"Results are written in {outputs.NATIVE_SYNTAXES[0].name} and sent in {native}. `aenode send` sends",
-        "any file in the transfer syntax that it has. Statuses of the peer mean:",
+        f"Results are written in {outputs.NATIVE_SYNTAXES[0].name} and sent in {native}.",
+        f"Images, which are {kinds}, are encoded anew without loss where the peer accepts that and its",
+        "setting `transfer_syntax` asks for it, or where it accepts nothing else:",
+    )
+    yield ""
+    yield from _table(
+        ("transfer syntax", "UID", "`transfer_syntax`"),
+        [(uid.name, uid, ", ".join(_settings_of(uid))) for uid in outputs.COMPRESSED_SYNTAXES],
+    )
+    yield from _prose(
+        "Each transfer syntax is proposed in a presentation context of its own, and the first that is",
+        "accepted is used: those of the setting, then the uncompressed, then the others. The SOP Instance",
+        "UID stays. HTJ2K needs the extra `htj2k`. RGB becomes YBR_RCT in JPEG 2000 and HTJ2K.",
+    )
+    yield ""
+    yield from _prose(
+        "`aenode send` sends any file; one that is compressed goes in the transfer syntax that it has.",
+        "Statuses of the peer mean:",
     )
     yield ""
     yield from _table(("status", "outcome", "meaning"), outcomes())
     yield from _prose(
-        "RETRY is tried again with growing waits, REFUSED is not.",
+        "RETRY is tried again with growing waits, REFUSED is not. UNSUPPORTED, also where no presentation",
+        "context of an instance is accepted, leaves it out at that peer; the others go on.",
     )
     yield ""
     yield "### Storage commitment as SCU"
@@ -209,7 +234,11 @@ def _services() -> Iterable[str]:
     yield from _table(
         ("service", "request", "media type"),
         [
-            ("STOW-RS", "POST {s}/studies, one instance each", 'multipart/related; type="application/dicom"'),
+            (
+                "STOW-RS",
+                "POST {s}/studies, one instance each",
+                'multipart/related; type="application/dicom"; a part encoded anew has `transfer-syntax`',
+            ),
             ("QIDO-RS", "GET {s}/studies/{study}/series, counts", "application/dicom+json"),
             ("QIDO-RS", "GET {s}/studies/{study}/series/{series}/instances", "application/dicom+json"),
         ],
