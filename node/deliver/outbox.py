@@ -200,7 +200,8 @@ class Outbox:
                 try:
                     self._index.record_deliveries([outcome], at)
                 except IllegalTransition as error:
-                    log.warning("%s: %s", peer.name, error)
+                    if not self._index.record_overtaken(outcome, at):
+                        log.warning("%s: %s", peer.name, error)
         counts = Counter(outcome.state for outcome in outcomes)
         level = logging.WARNING if counts[DeliveryState.UNSUPPORTED] else logging.INFO
         log.log(

@@ -1,7 +1,7 @@
 """What the outbox asks and writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -120,6 +120,20 @@ class Delivering(Store):
                     outcome.reason,
                     {"peer": delivery.peer, "attempt": delivery.attempts + 1},
                 )
+
+    def record_overtaken(self, outcome: DeliveryOutcome, at: datetime) -> bool:
+        """Write that a peer took what was withdrawn while it was under way; False where it is not that."""
+        delivery = replace(outcome.delivery, state=DeliveryState.WITHDRAWN)
+        if outcome.state is not DeliveryState.SENT:
+            return False
+        reason = f"{outcome.reason}; it was under way when it was withdrawn"
+        try:
+            with self._write() as connection:
+                values: dict[str, Any] = {"status": outcome.status, "sent_at": at, "next_attempt_at": at}
+                self._move(connection, delivery, DeliveryState.SENT, at, reason, **values)
+        except IllegalTransition:
+            return False
+        return True
 
     def record_delivery(
         self,
