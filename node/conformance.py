@@ -14,12 +14,13 @@ from node import __version__
 from node.config import Deliver, Node, Peer, Receive
 from node.dimse import contexts, outputs, tls
 from node.dimse.commitment import WELL_KNOWN_INSTANCE
-from node.dimse.contexts import STORAGE_CLASSES, STORAGE_COMMITMENT, STORAGE_SYNTAXES, VERIFICATION
+from node.dimse.contexts import STORAGE_COMMITMENT, STORAGE_SYNTAXES, VERIFICATION
 from node.dimse.negotiation import APPLICATION_CONTEXT
 from node.dimse.outcome import outcomes
 from node.dimse.scu import MAX_CONTEXTS, STUDY_ROOT_FIND
 from node.dimse.status import MEANINGS, REJECTIONS
 from node.entities import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.sop_classes import COMPANION_CLASSES, IMAGE_CLASSES, STORAGE_CLASSES
 
 # Private elements of a source that its result keeps: creator, group, what they hold.
 PRIVATE_KEPT: tuple[tuple[str, str, str], ...] = (
@@ -80,7 +81,8 @@ def _overview() -> Iterable[str]:
         ("service", "SCU", "SCP"),
         [
             ("Verification", "yes", "yes"),
-            (f"Storage, {len(STORAGE_CLASSES)} SOP classes of images", "no", "yes"),
+            (f"Storage, {len(IMAGE_CLASSES)} SOP classes of images", "no", "yes"),
+            (f"Storage, {len(COMPANION_CLASSES)} SOP classes that are kept and ignored", "no", "yes"),
             (f"Storage of results, {len(set(_sent()))} SOP classes", "yes", "no"),
             ("Storage commitment, push model", "yes", "no"),
             ("Query, study root", "yes", "no"),
@@ -141,16 +143,25 @@ def _services() -> Iterable[str]:
     yield "### Storage as SCP"
     yield ""
     yield from _table(
-        ("SOP class", "UID", "family"), [(c.uid.name, c.uid, c.family) for c in STORAGE_CLASSES]
+        ("SOP class", "UID", "family", "what becomes of it"),
+        [
+            (c.uid.name, c.uid, c.family, "processed by rules" if c in IMAGE_CLASSES else "kept and ignored")
+            for c in STORAGE_CLASSES
+        ],
     )
     yield from _prose(
-        "Each in these transfer syntaxes. Of several in one presentation context the first of this list",
-        "is accepted.",
+        "What is ignored is accepted so that a study can be forwarded as a whole. Results of aenode itself,",
+        "of any class, are known by ContributingEquipmentSequence or by their SOP Instance UID, kept, and",
+        "ignored too. Each class in these transfer syntaxes, without Pixel Data in those only that do not",
+        "encapsulate. Of several in one presentation context the first of this list is accepted.",
     )
     yield ""
     yield from _table(
-        ("transfer syntax", "UID", "may be lossy"),
-        [(s.uid.name, s.uid, "yes" if s.lossy else "no") for s in STORAGE_SYNTAXES],
+        ("transfer syntax", "UID", "encapsulates", "may be lossy"),
+        [
+            (s.uid.name, s.uid, *("yes" if f else "no" for f in (s.encapsulated, s.lossy)))
+            for s in STORAGE_SYNTAXES
+        ],
     )
     yield from _prose(
         "Conformance level 2 (full): all attributes are kept, as the bytes that came, private ones",
