@@ -7,6 +7,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from node.config.values import Address, AETitle, Name, Section, Size
 
+# How results are encoded for a peer that accepts it so; "auto" is the first of them that it accepts.
+TransferSyntax = Literal["explicit-little", "jpeg-ls", "jpeg-2000", "htj2k", "auto"]
+
 
 class PeerTLS(Section):
     """How we speak TLS to a peer; the files are those of node.tls unless others are named."""
@@ -38,6 +41,7 @@ class Peer(Section):
     token_file: Path | None = None
     token_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     tls: Annotated[PeerTLS | None, BeforeValidator(_tls)] = None
+    transfer_syntax: TransferSyntax = "explicit-little"
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
     associations: int = Field(1, ge=1, le=16)

@@ -86,6 +86,10 @@ def test_a_storage_provider_alone(tmp_path: Path) -> None:
     assert said == [
         'prove = "commitment", but archive has no storage commitment; and no C-FIND: nothing will be proven'
     ]
+    for setting, warned in (("jpeg-ls", False), ("auto", False), ("jpeg-2000", True), ("htj2k", True)):
+        wanting = peer_at(scp.port, transfer_syntax=setting)
+        said = warnings_of(found, wanting, settings_for(wanting))
+        assert any(f'"{setting}" is not accepted for CT Image Storage' in s for s in said) is warned
     peer = peer_at(scp.port, prove="find")
     assert "C-FIND is not answered" in warnings_of(found, peer, settings_for(peer))[0]
 
@@ -107,8 +111,10 @@ def test_what_rules_send_and_the_peer_does_not_take_is_a_warning() -> None:
     assert syntaxes(found, CTImageStorage)[0] == ExplicitVRLittleEndian
     assert syntaxes(found, SegmentationStorage) == ()
     said = warnings_of(found, peer, settings_for(peer))
-    assert any("segmentation (of ct) would be DEAD: no Segmentation Storage is accepted" in s for s in said)
-    assert any("derived would be DEAD for some sources" in s for s in said)
+    assert any(
+        "segmentation (of ct) would be left out: no Segmentation Storage is accepted" in s for s in said
+    )
+    assert any("derived would be left out for some sources" in s for s in said)
     assert any("provides no C-ECHO" in s for s in said)
     assert not any("parametric" in s for s in said)  # no rule asks for it
 
