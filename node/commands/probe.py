@@ -1,6 +1,5 @@
 """`aenode probe`: what a peer takes, before anything depends on it."""
 
-import ipaddress
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node.commands.options import config_option, json_option, print_json
-from node.config import Peer, Settings, host_port
+from node.config import Peer, Settings, host_port, is_loopback
 from node.config_file import load
 from node.dicomweb.probing import probe as ask_web
 from node.dimse.outputs import COMPRESSED_SYNTAXES, IMAGE_OUTPUTS, NATIVE_SYNTAXES, OUTPUT_CLASSES
@@ -115,15 +114,8 @@ def _in_the_clear(peer: Peer) -> bool:
     """Whether results leave this machine without TLS."""
     if peer.dicomweb is not None:
         url = urlsplit(peer.dicomweb)
-        return url.scheme == "http" and not _is_loopback(url.hostname or "")
-    return peer.tls is None and not _is_loopback(host_port(peer.address or ":0")[0])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return url.scheme == "http" and not is_loopback(url.hostname or "")
+    return peer.tls is None and not is_loopback(host_port(peer.address or ":0")[0])
 
 
 def _print(found: Findings, peer: Peer) -> None:

@@ -30,7 +30,7 @@ MISTAKES = {
     "unknown broker": ('[broker]\nurl = "amqp://host"\n', 2, "embedded"),
     "unknown device": ('[workers]\ndevice = "gpu"\n', 2, "auto|cpu|cuda"),
     "unknown proof": (PEER + 'prove = "maybe"\n', 5, "'commitment', 'find' or 'none'"),
-    "peer without a title": ('[[peers]]\nname = "x"\n', 1, "peers[1].ae_title: Field required"),
+    "peer without a title": ('[[peers]]\nname = "x"\n', 1, "needs an ae_title, or DICOMweb"),
     "name used twice": (PEER + PEER, 6, "'archive' is used twice"),
     "name with a slash": ('[[peers]]\nname = "../x"\nae_title = "X"\n', 2, "should match pattern"),
     "strength above one": (PIPELINE + "strength = 1.5\n", 5, "less than or equal to 1"),
