@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from socket import SHUT_RD
+from socket import SHUT_RD, SHUT_WR
 
 import h11
 
@@ -236,6 +236,8 @@ class WebConnection:
         """Read on for a moment, so that no reset overtakes the answer; in bounded time."""
         until = time.monotonic() + _FAREWELL_SECONDS
         with suppress(OSError):
+            if not isinstance(self._connection, SecureConnection):
+                self._connection.shutdown(SHUT_WR)
             while (left := until - time.monotonic()) > 0:
                 self._connection.settimeout(left)
                 if self._connection.recv_into(self._room) == 0:

@@ -148,7 +148,13 @@ class Server:
             self._running.pop(id, None)
 
     def _finish(self) -> None:
-        """Let connections end by themselves for a while, then between two messages."""
+        """Let associations end by themselves for a while, then between two messages.
+
+        An HTTP connection has no release: it ends after the request under way.
+        """
+        for served in list(self._running.values()):
+            if isinstance(served, WebConnection):
+                served.end()
         until = time.monotonic() + 0.75 * self._file.settings.receive.idle_timeout_seconds
         while self._running and (now := time.monotonic()) < until + _LAST_SECONDS:
             for served in list(self._running.values()):

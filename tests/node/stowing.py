@@ -14,7 +14,7 @@ from node.states import SeriesState
 from tests.node.receiver import Receiver, encoded
 from tests.peers import LOOPBACK
 
-TOKEN = "s3cret-of-the-cloud"  # noqa: S105 - of a test
+TOKEN = "s3cret-of-the-cloud"
 BOUNDARY = "a-boundary-of-ours"
 TYPE = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 CLOUD = """
