@@ -14,7 +14,8 @@ from node.errors import AenodeError
 _LONGEST_HEADERS = 8 << 10  # bytes, of one part
 _LONGEST_PADDING = 256  # bytes of white space after a delimiter
 _LONGEST_ASIDE = 64 << 10  # bytes before the first part and after the last together
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+# RFC 2046 allows 70 characters; Orthanc sends 73.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 
 
 class MultipartError(AenodeError):
@@ -34,7 +35,7 @@ class Multipart:
     def __init__(self, boundary: str) -> None:
         """`boundary` as the Content-Type has it. Raises MultipartError where it can be none."""
         if not _BOUNDARY.fullmatch(boundary):
-            raise MultipartError("the Content-Type has no boundary, or one that RFC 2046 does not allow")
+            raise MultipartError("the Content-Type has no boundary, or one that cannot be a boundary")
         self.closed = False  # the closing delimiter has come
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._held = b"\r\n"  # the first delimiter needs no line before it
