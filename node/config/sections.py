@@ -77,6 +77,13 @@ class DICOMweb(Section):
     tls: Annotated[WebTLS | None, BeforeValidator(table_or_bool)] = None
     max_instances: int = Field(10_000, ge=1)
 
+    @property
+    def acceptor(self) -> TLS | None:
+        """How TLS is spoken, once the files of node.tls are filled in."""
+        if self.tls is None or self.tls.certificate is None:
+            return None
+        return TLS.model_validate(self.tls.model_dump())
+
     @model_validator(mode="after")
     def _no_token_in_the_clear(self) -> Self:
         if self.bind is not None and self.tls is None and not is_loopback(host_port(self.bind)[0]):

@@ -141,7 +141,7 @@ class SecureConnection:
             except ssl.SSLWantWriteError:
                 woken = self._wait(select.POLLOUT, deadline)
             except ssl.SSLError as error:
-                raise OSError(_no_session(error)) from error
+                raise OSError(no_session(error)) from error
             if woken:
                 return 0
 
@@ -212,7 +212,8 @@ _SENTENCES = {
 }
 
 
-def _no_session(error: ssl.SSLError) -> str:
+def no_session(error: ssl.SSLError) -> str:
+    """Why no session came about, as a sentence."""
     reason = error.reason or "unknown"
     detail = str(getattr(error, "verify_message", "") or reason.lower().replace("_", " "))
     sentence = _SENTENCES.get(reason)

@@ -7,8 +7,13 @@ from collections.abc import Iterable
 
 from node.config import Peer
 from node.dimse.tls import ClientCertificate
+from node.errors import AenodeError
 
 log = logging.getLogger("aenode.receive")
+
+
+class TokenError(AenodeError):
+    """A token of the settings cannot be read."""
 
 
 def peer_of(peers: Iterable[Peer], authorization: str, certificate: ClientCertificate | None) -> Peer | None:
@@ -26,18 +31,25 @@ def _is_of(peer: Peer, token: str, certificate: ClientCertificate | None) -> boo
         return False
     if not (peer.receive_token_file or peer.receive_token_env):
         return True
-    expected = _token(peer)
-    return bool(expected) and hmac.compare_digest(expected.encode(), token.encode())
-
-
-def _token(peer: Peer) -> str:
-    """Read for each request, so that a renewed token is taken up; empty where it cannot be read."""
-    if peer.receive_token_env is not None:
-        return os.environ.get(peer.receive_token_env, "").strip()
-    assert peer.receive_token_file is not None
     try:
-        return peer.receive_token_file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = type(error).__name__
-        log.error("%s: receive_token_file cannot be read, it is not let in: %s", peer.name, why)  # noqa: TRY400
-        return ""
+        expected = expected_token(peer)
+    except TokenError as error:
+        log.error("%s is not let in: %s", peer.name, error)  # noqa: TRY400 - no trace
+        return False
+    return hmac.compare_digest(expected.encode(), token.encode())
+
+
+def expected_token(peer: Peer) -> str:
+    """A peer's token, read for each request so that a renewed one is taken up. Raises TokenError."""
+    if peer.receive_token_env is not None:
+        where, token = peer.receive_token_env, os.environ.get(peer.receive_token_env, "")
+    else:
+        assert peer.receive_token_file is not None
+        where = str(peer.receive_token_file)
+        try:
+            token = peer.receive_token_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenError(f"the token in {where} cannot be read: {type(error).__name__}") from error
+    if not token.strip() or len(token.split()) != 1:
+        raise TokenError(f"there is no token in {where}")
+    return token.strip()

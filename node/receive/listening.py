@@ -68,7 +68,7 @@ class Listening:
         if tls is not None and tls.bind is not None:
             wanted.append((tls.bind, tls, False))
         if web.bind is not None:
-            wanted.append((web.bind, _acceptor(web), True))
+            wanted.append((web.bind, web.acceptor, True))
         self._doors: list[_Door] = []
         self._poll = select.poll()
         try:
@@ -123,12 +123,6 @@ class Listening:
         """Take no more connections."""
         for door in self._doors:
             door.listener.close()
-
-
-def _acceptor(web: DICOMweb) -> TLS | None:
-    if web.tls is None or web.tls.certificate is None:
-        return None
-    return TLS.model_validate(web.tls.model_dump())
 
 
 def _bound(address: str, share_port: bool) -> socket.socket:
