@@ -6,10 +6,10 @@ knows is written out here.
 
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from textwrap import wrap
 
 from node import __version__
-from node.config import Deliver, Node, Peer, Receive
+from node import conformance_web as web
+from node.config import Deliver, DICOMweb, Node, Peer, Receive
 from node.dimse import contexts, outputs, tls
 from node.dimse.commitment import WELL_KNOWN_INSTANCE
 from node.dimse.contexts import STORAGE_CLASSES, STORAGE_COMMITMENT, STORAGE_SYNTAXES, VERIFICATION
@@ -18,6 +18,8 @@ from node.dimse.outcome import outcomes
 from node.dimse.scu import MAX_CONTEXTS, STUDY_ROOT_FIND
 from node.dimse.status import MEANINGS, REJECTIONS
 from node.entities import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.markdown import prose as _prose
+from node.markdown import table as _table
 
 # Private elements of a source that its result keeps: creator, group, what they hold.
 PRIVATE_KEPT: tuple[tuple[str, str, str], ...] = (
@@ -57,17 +59,6 @@ def _contents(titles: Sequence[str]) -> list[str]:
     return [f"- {_heading(number, title)}" for number, title in enumerate(titles, start=1)]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    def line(cells: Sequence[object]) -> str:
-        return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-    return [line(head), f"|{'---|' * len(head)}", *map(line, rows), ""]
-
-
-def _prose(*pieces: str) -> list[str]:
-    return wrap(" ".join(pieces), 100, break_long_words=False, break_on_hyphens=False)
-
-
 def _overview() -> Iterable[str]:
     yield from _prose(
         "aenode receives series over the network, makes denoised series and marks of what is unusual of",
@@ -82,7 +73,8 @@ def _overview() -> Iterable[str]:
             (f"Storage of results, {len(set(_sent()))} SOP classes", "yes", "no"),
             ("Storage commitment, push model", "yes", "no"),
             ("Query, study root", "yes", "no"),
-            ("STOW-RS and QIDO-RS", "as user agent", "no"),
+            ("STOW-RS", "as user agent", "as origin server"),
+            ("QIDO-RS", "as user agent", "no"),
         ],
     )
     yield from _prose(
@@ -105,15 +97,16 @@ def _model() -> Iterable[str]:
     )
     yield ""
     yield "```"
+    yield "modality, PACS ──STOW-RS──┐"
     yield "modality, PACS ──C-STORE──▶ receiver → spool → rules → workers → outbox ──C-STORE──▶ archive"
     yield "                                │                                  ├──N-ACTION──▶ archive"
     yield "archive ──N-EVENT-REPORT────────┘                                  └──C-FIND────▶ archive, source"
     yield "```"
     yield ""
     yield from _prose(
-        "The receiver answers a C-STORE with success when the instance is durable on disk. A series",
-        "counts as whole when nothing more has come for a while, or when a C-FIND at its source says so.",
-        "Rules choose what is made of it and where that goes. A result is sent until the archive has",
+        "The receiver answers C-STORE and STOW-RS with success when the instance is durable on disk. A",
+        "series counts as whole when nothing more has come for a while, or when a C-FIND at its source",
+        "says so. Rules choose what is made of it and where that goes. A result is sent until the archive has",
         "taken it or refused it for good, and is then proven by storage commitment or C-FIND, where the",
         "peer's settings ask for that.",
     )
@@ -214,6 +207,7 @@ def _services() -> Iterable[str]:
             ("QIDO-RS", "GET {s}/studies/{study}/series/{series}/instances", "application/dicom+json"),
         ],
     )
+    yield from web.origin_server()
 
 
 def _configuration() -> Iterable[str]:
@@ -233,6 +227,8 @@ def _configuration() -> Iterable[str]:
                 str(receive.accept_unknown_peers).lower(),
                 "any calling AE title",
             ),
+            ("dicomweb.bind", "not set", "address and port of STOW-RS"),
+            ("dicomweb.max_instances", DICOMweb().max_instances, "in one STOW-RS request"),
             ("receive.max_associations", receive.max_associations, "as acceptor, for each process"),
             ("receive.max_pdu", receive.max_pdu, "longest PDU that is taken, bytes"),
             ("receive.acse_timeout_seconds", f"{receive.acse_timeout_seconds:g}", "for the request"),
@@ -248,7 +244,8 @@ def _configuration() -> Iterable[str]:
         ],
     )
     yield from _prose(
-        "Peers are known by AE title; results go to the host and port of their settings.",
+        "Peers are known by AE title, or over DICOMweb by token or certificate; results go to the host and",
+        "port, or the URL, of their settings.",
     )
 
 
@@ -305,6 +302,10 @@ def _security() -> Iterable[str]:
         "`receive.accept_unknown_peers` is set. Digital signatures are kept in what is received, and",
         "neither verified nor made.",
     )
+    yield ""
+    yield "### DICOMweb access"
+    yield ""
+    yield from web.access()
     yield ""
     yield "### Audit trail"
     yield ""

@@ -5,6 +5,24 @@ from http import HTTPStatus
 
 from node.dimse.status import Status
 
+# When each is answered (PS3.18 table 10.5.3-1 and 8.5).
+STATUSES = {
+    HTTPStatus.OK: "every instance is durable on disk and will be indexed",
+    HTTPStatus.ACCEPTED: "some instances are, others are refused or did not come to their end",
+    HTTPStatus.BAD_REQUEST: "no instance, no multipart body by its boundary, a body cut short, not HTTP/1.1",
+    HTTPStatus.UNAUTHORIZED: "no token and no certificate of a peer",
+    HTTPStatus.NOT_FOUND: "a path other than those above",
+    HTTPStatus.METHOD_NOT_ALLOWED: "a method other than those above",
+    HTTPStatus.NOT_ACCEPTABLE: "Accept leaves the answer's media type out",
+    HTTPStatus.REQUEST_TIMEOUT: "an instance was not whole in time; the answer names what is stored",
+    HTTPStatus.CONFLICT: "every instance is refused, each with its reason",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "more parts than are taken; the answer names what is stored",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "another Content-Type, or a Content-Encoding",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "a head of more than 16 KiB",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "an unexpected failure, which the log explains",
+    HTTPStatus.NOT_IMPLEMENTED: "a Transfer-Encoding other than chunked",
+    HTTPStatus.SERVICE_UNAVAILABLE: "no room, the peer's quota or limit, a stop: Retry-After says when again",
+}
 _RETRIEVE_URL = {"00081190": {"vr": "UR"}}  # type 2; nothing can be retrieved here
 _SOP_CLASS, _SOP_INSTANCE, _REASON = "00081150", "00081155", "00081197"
 _FAILED, _REFERENCED, _OTHERS = "00081198", "00081199", "0008119A"

@@ -9,6 +9,7 @@ import requests
 from pydicom.dataset import Dataset
 from pydicom.filewriter import write_file_meta_info
 
+from node.dicomweb.store_response import STATUSES
 from node.index import Index
 from node.states import SeriesState
 from tests.node.receiver import Receiver, encoded
@@ -63,7 +64,9 @@ def post(
     given = {"Authorization": f"Bearer {TOKEN}", "Content-Type": TYPE, "Accept": "application/dicom+json"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     url = f"http://{LOOPBACK}:{receiver.server.web_port}{path}"
-    return requests.post(url, data=body, headers=given, timeout=30)  # type: ignore[arg-type]
+    answer = requests.post(url, data=body, headers=given, timeout=30)  # type: ignore[arg-type]
+    assert answer.status_code in STATUSES  # the conformance statement's
+    return answer
 
 
 def head(path: str = "/studies", **headers: object) -> bytes:
@@ -84,6 +87,7 @@ def raw(receiver: Receiver, *pieces: bytes, shut: bool = False, seconds: float =
         answer = b""
         while more := connection.recv(65536):
             answer += more
+    assert not answer or int(answer.split(b" ", 2)[1]) in STATUSES
     return answer
 
 
