@@ -106,8 +106,8 @@ def _model() -> Iterable[str]:
     yield from _prose(
         "The receiver answers C-STORE and STOW-RS with success when the instance is durable on disk. A",
         "series counts as whole when nothing more has come for a while, or when a C-FIND at its source",
-        "says so. Rules choose what is made of it and where that goes. A result is sent until the archive has",
-        "taken it or refused it for good, and is then proven by storage commitment or C-FIND, where the",
+        "says so. Rules choose what is made of it and where that goes. A result is sent until the archive",
+        "has taken it or refused it for good, and is then proven by storage commitment or C-FIND, where the",
         "peer's settings ask for that.",
     )
 
