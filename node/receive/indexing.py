@@ -71,11 +71,12 @@ class Indexing:
             )
         )
 
-    def closed(self, carrier: Carrier) -> None:
-        """Note its end, after all of its instances."""
+    def closed(self, carrier: Carrier, *, hurry: bool = True) -> None:
+        """Note its end, after all of its instances; `hurry`: at once, and not with what else comes."""
         at = self._clock()
         self._entries.put(lambda: self._index.close_association(carrier.id, at))
-        self._hurry.set()
+        if hurry:
+            self._hurry.set()
 
     def add(self, instance: Instance) -> None:
         """Offer an instance. Raises InstanceRefused where too many wait already."""

@@ -26,6 +26,7 @@ from node.index import Index
 from node.receive.commitment import CommitmentReports
 from node.receive.indexing import Indexing, sweep
 from node.receive.quota import Quotas
+from node.receive.recording import Recording
 from node.receive.storage import Carrier, InstanceStorage, Space
 from node.spool import Inbox, Spool
 
@@ -46,6 +47,7 @@ class Reception:
         self._space = Space(self._spool)
         self._quotas = Quotas(index)
         self._audit = Audit(settings.audit, settings.node.data, settings.node.ae_title)
+        self._recording = Recording(self._audit, clock)
         self._reports = CommitmentReports(index, lambda: file.settings, clock)
         self._inbox = Inbox(self._spool)
         self._lock = threading.Lock()
@@ -64,6 +66,7 @@ class Reception:
         with self._inbox:
             self._indexing = Indexing(self._index, self._inbox.id, self._clock)
             self._indexing.start()
+            self._recording.start()
             sweeper = threading.Thread(target=self._sweep, args=(stop,), name="sweep")
             sweeper.start()
             try:
@@ -72,6 +75,7 @@ class Reception:
                 stop.set()  # for the sweep, should it still run after an error
                 sweeper.join()
                 self._indexing.finish(_INDEX_SECONDS)
+                self._recording.finish()
                 self._audit.close()
 
     def judge(self, id: str, titles: Titles, certificate: ClientCertificate | None) -> Rejection | None:
@@ -123,20 +127,25 @@ class Reception:
         self._storages[carrier.id] = storage
         return storage
 
-    def end(self, carrier: Carrier) -> None:
-        """It is over, admitted or not: its slot is given back, and what it brought is recorded."""
+    def end(self, carrier: Carrier, *, one_of_many: bool = False) -> None:
+        """It is over, admitted or not: its slot is given back, and what it brought is recorded.
+
+        `one_of_many`: it is recorded with others of its peer, and the index need not hurry.
+        """
         with self._lock:
             calling_ae = self._admitted.pop(carrier.id, None)
             if calling_ae is not None:
                 self._quotas.leave(calling_ae)
         if calling_ae is not None:
-            self._indexing.closed(carrier)
+            self._indexing.closed(carrier, hurry=not one_of_many)
         storage = self._storages.pop(carrier.id, None)
-        if storage is not None and (storage.kept or carrier.refused):
-            studies = studies_of(storage.kept)
-            self._audit.received(
-                self._clock(), carrier.titles.calling_ae, carrier.host, studies, carrier.refused
-            )
+        if storage is None or not (storage.kept or carrier.refused):
+            return
+        sent = (carrier.titles.calling_ae, carrier.host, studies_of(storage.kept), carrier.refused)
+        if one_of_many:
+            self._recording.add(*sent)
+        else:
+            self._audit.received(self._clock(), *sent)
 
     def _is_low(self) -> bool:
         return self._space.below(self.settings.receive.min_free)

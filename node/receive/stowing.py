@@ -64,7 +64,7 @@ class StowService:
             storing = _Storing(self._reception.begin(request), request, announced)
             storing.read(exchange, multipart, settings.dicomweb.max_instances)
         finally:
-            self._reception.end(request)
+            self._reception.end(request, one_of_many=True)
         return _answer(request)
 
 

@@ -54,6 +54,7 @@ def test_instances_are_durable_byte_for_byte_and_wait_as_one_series(node: Receiv
     wait_for(lambda: revision_of(node.index) == ("cloud", 5, 0), what="the request to be closed")
     assert post(node, multipart([file_of(images[0])])).status_code == 200  # again, unchanged
     assert len(node.spooled()) == 5
+    wait_for((node.spool.data / "audit").exists, what="the audit record")
     (record,) = (node.spool.data / "audit").iterdir()
     assert 'UserID="cloud"' in record.read_text()
 
