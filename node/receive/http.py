@@ -65,7 +65,6 @@ class Exchange:
     """One request, while its answer is being made."""
 
     def __init__(self, connection: "WebConnection", request: h11.Request) -> None:
-        self.id = connection.id
         self.host = connection.host
         self.certificate = connection.certificate()
         self.method = request.method.decode("ascii")
@@ -155,7 +154,8 @@ class WebConnection:
             log.exception("%s: a request failed", self)
             answer = plain(HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected failure, see the log of this node")
         whole = self._http.their_state is h11.DONE
-        last = not whole or self.stopping
+        # Whoever is not known does not keep its place.
+        last = not whole or self.stopping or answer.status == HTTPStatus.UNAUTHORIZED
         self._send(answer, last)
         self.busy, self.idle_since = False, time.monotonic()
         if not whole:

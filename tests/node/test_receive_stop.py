@@ -177,6 +177,10 @@ def _all_closed(index: Index) -> bool:
 def test_several_processes(tmp_path: Path) -> None:
     """Several processes share the port, are started again when killed, and stop together."""
     config, port = configure(tmp_path, "processes = 3")
+    web = free_port()
+    with config.open("a") as more:
+        more.write(f'receive_token_file = "token"\n[dicomweb]\nbind = "{LOOPBACK}:{web}"\n')
+    (tmp_path / "token").write_text(stowing.TOKEN)
     for name in "abcd":
         series.write(tmp_path / "in" / name, series.series(4, 64, series=name))
     with process(config, port) as child:
@@ -191,6 +195,9 @@ def test_several_processes(tmp_path: Path) -> None:
             _, said = running.communicate(timeout=60)
             assert running.returncode == 0, said
         assert len(list(Spool(tmp_path / "data").walk())) == 16
+        headers = {"Authorization": f"Bearer {stowing.TOKEN}"}
+        for _ in range(9):  # the kernel deals them out
+            assert requests.options(f"http://{LOOPBACK}:{web}/studies", headers=headers, timeout=10).ok
         child.terminate()
         assert child.wait(60) == 0
     assert not listens(port)

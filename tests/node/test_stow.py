@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
+from node.cli import aenode
+from node.config import Peer
+from node.dimse.tls import ClientCertificate
+from node.entities import CONTRIBUTING_MANUFACTURER
+from node.receive.credentials import peer_of
 from tests.node.receiver import Receiver, encoded
 from tests.node.stowing import (
     BOUNDARY,
@@ -129,6 +136,47 @@ def test_only_peers_get_in(node: Receiver, tmp_path: Path) -> None:
         assert post(node, body, Authorization="Bearer ").status_code == 401
     (tmp_path / "cloud.token").unlink()
     assert post(node, body, Authorization="Bearer ").status_code == 401
+
+
+def test_a_peer_with_a_token_and_a_certificate_must_bring_both(tmp_path: Path) -> None:
+    """One of them is not enough; a peer that has neither setting is never meant."""
+    (tmp_path / "token").write_text("t")
+    own, other = (ClientCertificate(64 * digit, frozenset({f"host-{digit}"})) for digit in "ab")
+    token = {"receive_token_file": tmp_path / "token"}
+    both = Peer.model_validate({"name": "both", "client_certificate": f"sha256:{64 * 'a'}", **token})
+    modality = Peer.model_validate({"name": "modality", "ae_title": "CT"})
+    named = Peer.model_validate({"name": "named", "client_certificate": "host-b"})
+    peers = [modality, both, named]
+    assert peer_of(peers, "Bearer t", own) is both
+    assert peer_of(peers, "Bearer x", own) is None
+    assert peer_of(peers, "", own) is None
+    assert peer_of(peers, "Bearer t", None) is None
+    assert peer_of(peers, "Bearer t", other) is named
+    assert peer_of(peers, "", other) is named
+
+
+def test_check_says_which_token_is_missing(tmp_path: Path) -> None:
+    """`aenode check` reads them as the receiver does."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[dicomweb]\nbind = "127.0.0.1:8081"\n[[peers]]\nname = "cloud"\nreceive_token_file = "cloud.token"\n'
+    )
+    done = CliRunner().invoke(aenode, ["check", "--config", str(config)])
+    assert done.exit_code == 1
+    assert f"peer cloud: the token in {tmp_path / 'cloud.token'} cannot be read" in done.output
+    (tmp_path / "cloud.token").write_text("x")
+    assert CliRunner().invoke(aenode, ["check", "--config", str(config)]).exit_code == 0
+
+
+def test_our_own_results_are_kept_and_not_routed(node: Receiver) -> None:
+    """The loop guard holds for this way in too."""
+    (ds,) = series(1, 16)
+    item = Dataset()
+    item.Manufacturer = CONTRIBUTING_MANUFACTURER
+    ds.ContributingEquipmentSequence = [item]
+    assert post(node, multipart([file_of(ds)])).status_code == 200
+    [found] = node.wait_indexed(1)
+    assert found.own_result
 
 
 def test_what_is_asked_wrongly_is_answered_so(node: Receiver) -> None:
