@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from functools import cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from node.config import Peer
 from node.dicomweb.multipart import Mark, Multipart, MultipartError, parameters
 from node.dicomweb.part10 import FileHead, Named, NotPart10
 from node.dicomweb.store_response import StoreResponse
-from node.dimse.contexts import STORAGE_SYNTAXES, STORAGE_UIDS
+from node.dimse import contexts
 from node.dimse.negotiation import Titles
 from node.dimse.status import Status
 from node.errors import InstanceRefused
@@ -27,7 +28,6 @@ METHODS = "OPTIONS, POST"
 _RETRY_AFTER = ("Retry-After", "30")
 _STUDIES = re.compile(r"/studies(?:/([^/]+))?/?")
 _UID = re.compile(r"[0-9.]{1,64}")
-_SYNTAXES = frozenset(str(syntax.uid) for syntax in STORAGE_SYNTAXES)
 _ACCEPTABLE = ("*/*", "application/*", RESPONSE_TYPE, "application/json")
 
 
@@ -66,6 +66,17 @@ class StowService:
         finally:
             self._reception.end(request, one_of_many=True)
         return _answer(request)
+
+
+@cache
+def _storable() -> dict[str, frozenset[str]]:
+    """The transfer syntaxes of each SOP class that an association may store."""
+    not_stored = (contexts.VERIFICATION, contexts.STORAGE_COMMITMENT)
+    return {
+        str(context.abstract_syntax): frozenset(map(str, context.transfer_syntax))
+        for context in contexts.acceptable()
+        if context.abstract_syntax not in not_stored
+    }
 
 
 class _Request:
@@ -170,9 +181,10 @@ class _Storing:
             self._refuse(error)
 
     def _begin(self, named: Named) -> None:
-        if named.sop_class_uid not in STORAGE_UIDS:
+        syntaxes = _storable().get(named.sop_class_uid)
+        if syntaxes is None:
             raise InstanceRefused(Status.SOP_CLASS_NOT_SUPPORTED, "a SOP class that is not taken")
-        if named.transfer_syntax_uid not in _SYNTAXES:
+        if named.transfer_syntax_uid not in syntaxes:
             raise InstanceRefused(Status.SYNTAX_NOT_SUPPORTED, "a transfer syntax that is not taken")
         self._arriving = self._storage.begin_instance(
             named.sop_class_uid, named.sop_instance_uid, named.transfer_syntax_uid, self._announced

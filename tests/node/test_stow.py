@@ -11,7 +11,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ImplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
+from pydicom.uid import UID, ImplicitVRLittleEndian, TwelveLeadECGWaveformStorage
 
 from node.cli import aenode
 from node.config import Peer
@@ -87,7 +87,7 @@ def test_one_connection_serves_many_requests_in_any_pieces(node: Receiver) -> No
 def test_each_instance_has_its_reason(node: Receiver) -> None:
     """202 where some are stored; each failure by its code, those without a name apart."""
     good, other_class, other_syntax, lying = series(4, 16)
-    other_class.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
+    other_class.file_meta.MediaStorageSOPClassUID = TwelveLeadECGWaveformStorage
     other_syntax.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.100")
     lying.file_meta.MediaStorageSOPInstanceUID = uid("another")
     parts = [as_told(ds) for ds in (good, lying, other_class, other_syntax)]
