@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from node.entities import CONTRIBUTING_MANUFACTURER
 from node.errors import AenodeError
+from node.sop_classes import COMPANION_UIDS
 
 Encoded = bytes | bytearray | memoryview | mmap
 
@@ -38,7 +39,7 @@ _INFLATED_HEADER = 4 << 20  # bytes of a deflated data set that are kept to read
 _DEFLATED_PORTION, _INFLATED_PORTION = 64 << 10, 1 << 20  # bytes in and out at a time
 _INFLATED_LIMIT = 512 << 20  # bytes after which a deflated data set is not checked further for its end
 
-MISSING_PIXELS = "it has no pixel data"  # every storage class that we take is an image
+MISSING_PIXELS = "it has no pixel data"
 
 
 class HeaderError(AenodeError):
@@ -127,7 +128,7 @@ def _read(data: Encoded, syntax: _Syntax, *, whole: bool = True) -> Header:
         pixels = True
     defects = [cut] if cut else []
     defects += [f"{_UIDS[tag]} {fault}" for tag in _IDENTIFYING if (fault := _fault(uids.get(tag, "")))]
-    if not pixels and not cut:
+    if not pixels and not cut and uids.get(SOP_CLASS_UID, "") not in COMPANION_UIDS:
         defects.append(MISSING_PIXELS)
     return Header(
         uids.get(SOP_CLASS_UID, ""),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from node.config import Peer, host_port
 from node.dicomweb import qido, stow
 from node.dimse import finding, scu
-from node.dimse.scu import StoreResult
+from node.dimse.outgoing import StoreResult
 
 
 def host_of(peer: Peer) -> str:

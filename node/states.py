@@ -35,6 +35,8 @@ class DeliveryState(StrEnum):
     SENT = "SENT"  # the peer answered Success or a warning
     PROVEN = "PROVEN"  # the peer holds it, by commitment or by query
     DEAD = "DEAD"  # refused for good, or out of attempts
+    UNSUPPORTED = "UNSUPPORTED"  # the peer takes nothing of its SOP class: left out there
+    WITHDRAWN = "WITHDRAWN"  # not true any more before it was sent: a notice of a job that runs again
 
 
 State = SeriesState | JobState | DeliveryState
@@ -49,11 +51,19 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.DONE, JobState.FAILED}),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset({JobState.QUEUED}),
-    DeliveryState.PENDING: frozenset({DeliveryState.SENT, DeliveryState.DEAD}),
+    DeliveryState.PENDING: frozenset(
+        {DeliveryState.SENT, DeliveryState.DEAD, DeliveryState.UNSUPPORTED, DeliveryState.WITHDRAWN}
+    ),
     DeliveryState.SENT: frozenset({DeliveryState.PROVEN, DeliveryState.PENDING, DeliveryState.DEAD}),
     DeliveryState.PROVEN: frozenset(),
-    DeliveryState.DEAD: frozenset({DeliveryState.PENDING}),
+    DeliveryState.DEAD: frozenset({DeliveryState.PENDING, DeliveryState.WITHDRAWN}),
+    DeliveryState.UNSUPPORTED: frozenset({DeliveryState.PENDING, DeliveryState.WITHDRAWN}),
+    # SENT where it was under way when it was withdrawn, PENDING where the job failed again as before.
+    DeliveryState.WITHDRAWN: frozenset({DeliveryState.SENT, DeliveryState.PENDING}),
 }
+
+AT_PEER = frozenset({DeliveryState.SENT, DeliveryState.PROVEN})  # as far as its answers go
+PASSED_OVER = frozenset({DeliveryState.UNSUPPORTED, DeliveryState.WITHDRAWN})  # settled, and no failure
 
 
 def require(old: State, new: State) -> None:

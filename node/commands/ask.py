@@ -26,6 +26,7 @@ from node.index import Index, SeriesReport, Status
 from node.log import escape
 from node.receive.credentials import TokenError, expected_token
 from node.route import rules
+from node.sop_classes import companions_only
 
 _PROGRESS_FROM = 100  # files; fewer are read in a blink
 
@@ -238,16 +239,21 @@ def explain(files: tuple[Path, ...], config: Path, calling_ae: str, as_json: boo
     printed = []
     for uid, headers in series.items():
         about = {"calling_ae": calling_ae, "called_ae": settings.node.ae_title}
-        decisions = rules.decide(settings.rules, headers, **about)
+        kinds = companions_only(str(ds.get("SOPClassUID", "")) for ds in headers)
+        asked = () if kinds else settings.rules
+        decisions = rules.decide(asked, headers, **about)
         matched = matched or any(decision.matched for decision in decisions)
         if as_json:
             verdicts = [
                 {"rule": d.rule.name, "matched": d.matched, "failures": d.failures} for d in decisions
             ]
-            printed.append({"series": uid, "instances": len(headers), "rules": verdicts})
+            told = {"no_images": kinds} if kinds else {}
+            printed.append({"series": uid, "instances": len(headers), "rules": verdicts, **told})
         else:
             click.echo(f"series {escape(uid)}: {len(headers)} instances")
-            for line in rules.explain(settings.rules, headers, **about):
+            if kinds:
+                click.echo(f"  no images, so no rule is asked: {kinds}")
+            for line in rules.explain(asked, headers, **about):
                 click.echo(f"  {line}")
     if as_json:
         print_json(printed)
@@ -256,7 +262,7 @@ def explain(files: tuple[Path, ...], config: Path, calling_ae: str, as_json: boo
 
 def _headers_by_series(paths: list[Path], settings: Settings) -> dict[str, list[pydicom.Dataset]]:
     """What the rules ask of each DICOM file; files that are none are named on standard error."""
-    wanted = sorted({"SeriesInstanceUID", *rules.keywords(settings.rules)})
+    wanted = sorted({"SeriesInstanceUID", "SOPClassUID", *rules.keywords(settings.rules)})
     series: dict[str, list[pydicom.Dataset]] = {}
     shown = track(
         paths, "reading", console=Console(stderr=True), disable=len(paths) < _PROGRESS_FROM, transient=True

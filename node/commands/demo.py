@@ -25,7 +25,7 @@ from node.dimse import scu
 from node.entities import Delivery
 from node.errors import AenodeError, PeerError
 from node.index import Index, SeriesReport
-from node.states import DeliveryState, JobState, SeriesState
+from node.states import AT_PEER, DeliveryState, JobState, SeriesState
 
 _MARK = ".aenode-demo"
 _SETTLED = (SeriesState.ROUTED, SeriesState.IGNORED, SeriesState.QUARANTINED)
@@ -237,7 +237,7 @@ def _fetch(reports: list[SeriesReport], archive: archives.Archive, folder: Path)
     for report in reports:
         for job in report.jobs:
             for delivery in job.deliveries:
-                if delivery.state is not DeliveryState.DEAD:
+                if delivery.state in AT_PEER:
                     by_series.setdefault(delivery.artifact.series_instance_uid, []).append(delivery)
     results = []
     for number, deliveries in enumerate(by_series.values(), start=1):
@@ -282,7 +282,7 @@ def _say(
             for r in reports
             for j in r.jobs
             for d in j.deliveries
-            if d.state in (DeliveryState.PENDING, DeliveryState.DEAD)
+            if d.state not in AT_PEER
         ),
         *(f"{held.sop_instance_uid}: {held.defect}" for r in reports for held in r.defects),
     ]

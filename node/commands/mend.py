@@ -17,11 +17,16 @@ from node.spool import Spool, SpoolError
 @click.command()
 @click.argument("names", nargs=-1)
 @config_option
-@click.option("--all", "everything", is_flag=True, help="All failed jobs and all dead deliveries.")
-@click.option("--peer", help="The dead deliveries to this peer.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="All FAILED jobs, all DEAD and UNSUPPORTED deliveries.",
+)
+@click.option("--peer", help="The DEAD and UNSUPPORTED deliveries to this peer.")
 @json_option
 def requeue(names: tuple[str, ...], config: Path, everything: bool, peer: str | None, as_json: bool) -> None:
-    """Try FAILED jobs and DEAD deliveries again.
+    """Try FAILED jobs and deliveries that are DEAD or UNSUPPORTED again.
 
     NAMES are accession numbers, UIDs or job ids; --all takes everything, --peer what did not get
     to one peer. Exit code 1 where there was nothing to requeue.

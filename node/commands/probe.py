@@ -13,19 +13,19 @@ from node.config import Peer, Settings, host_port, is_loopback
 from node.config_file import load
 from node.dicomweb.probing import UNKNOWN
 from node.dicomweb.probing import probe as ask_web
-from node.dimse.outputs import COMPRESSED_SYNTAXES, IMAGE_OUTPUTS, NATIVE_SYNTAXES, OUTPUT_CLASSES
+from node.dimse.outputs import (
+    COMPRESSED_SYNTAXES,
+    IMAGE_OUTPUTS,
+    NATIVE_SYNTAXES,
+    OUTPUT_CLASSES,
+    SYNTAX_NAMES,
+    WANTED,
+)
 from node.dimse.probing import Findings
 from node.dimse.probing import probe as ask
 from node.job import Output
 from node.log import escape
-
-_SHORT = dict(
-    zip(
-        (*NATIVE_SYNTAXES, *COMPRESSED_SYNTAXES),
-        ("explicit", "implicit", "JPEG-LS", "JPEG 2000", "HTJ2K"),
-        strict=True,
-    )
-)
+from node.transcoding import can_encode
 
 
 @click.command()
@@ -70,6 +70,7 @@ def warnings_of(found: Findings, peer: Peer, settings: Settings) -> list[str]:
     if found.error:
         return [found.error]
     said = _without_storage(found, settings)
+    said += _otherwise_encoded(found, peer, settings)
     web, query = peer.dicomweb is not None, "QIDO-RS" if peer.dicomweb is not None else "C-FIND"
     if web and not found.store:
         said.append(f"results would not arrive: {found.store_error}")
@@ -98,10 +99,29 @@ def _without_storage(found: Findings, settings: Settings) -> list[str]:
         lacking = [accepted.sop_class.name for accepted in classes if not accepted.storable]
         if classes and len(lacking) == len(classes):
             made_by = ", ".join(users)
-            said.append(f"{output} (of {made_by}) would be DEAD: no {', '.join(lacking)} is accepted")
+            said.append(f"{output} (of {made_by}) would be left out: no {', '.join(lacking)} is accepted")
         elif lacking:
-            said.append(f"{output} would be DEAD for some sources: no {', '.join(lacking)} is accepted")
+            said.append(f"{output} would be left out for some sources: no {', '.join(lacking)} is accepted")
     return said
+
+
+def _otherwise_encoded(found: Findings, peer: Peer, settings: Settings) -> list[str]:
+    """Where results would go in another transfer syntax than the peer's settings name."""
+    if peer.transfer_syntax == "explicit-little":
+        return []
+    wanted = WANTED[peer.transfer_syntax]
+    if not any(map(can_encode, wanted)):
+        return [f'transfer_syntax = "{peer.transfer_syntax}", but no encoder for it is installed here']
+    outputs = _wanted(found.peer, settings)
+    missing = [
+        accepted.sop_class.name
+        for accepted in found.accepted
+        if accepted.output in outputs and accepted.output in IMAGE_OUTPUTS and accepted.storable
+        if not set(wanted).intersection(accepted.syntaxes)
+    ]
+    if not missing:
+        return []
+    return [f'transfer_syntax = "{peer.transfer_syntax}" is not accepted for {", ".join(missing)}']
 
 
 def _wanted(peer: str, settings: Settings) -> dict[Output, list[str]]:
@@ -146,10 +166,10 @@ def _print(found: Findings, peer: Peer) -> None:
         click.echo(f"answers C-ECHO in {found.echo_seconds * 1000:.0f} ms; {escape(found.implementation)}")
     if not found.accepted:
         return
-    table = Table("output", "SOP class", *_SHORT.values())
+    table = Table("output", "SOP class", *(name.partition(" VR ")[0] for name in SYNTAX_NAMES.values()))
     for accepted in found.accepted:
         asked = NATIVE_SYNTAXES + (COMPRESSED_SYNTAXES if accepted.output in IMAGE_OUTPUTS else ())
-        marks = ["" if s not in asked else "yes" if s in accepted.syntaxes else "no" for s in _SHORT]
+        marks = ["" if s not in asked else "yes" if s in accepted.syntaxes else "no" for s in SYNTAX_NAMES]
         table.add_row(accepted.output, accepted.sop_class.name, *marks)
     Console(width=max(110, Console().width)).print(table)
     click.echo(f"storage commitment: {'accepted' if found.commitment else 'not accepted'}")

@@ -3,7 +3,7 @@
 `config.toml` at the top of the project explains each setting to an administrator.
 """
 
-from node.config.peers import Peer, PeerTLS
+from node.config.peers import Peer, PeerTLS, TransferSyntax
 from node.config.rules import RULE_WORDS, Condition, Pipeline, Rule
 from node.config.sections import (
     TLS,
@@ -42,6 +42,7 @@ __all__ = [
     "Retention",
     "Rule",
     "Settings",
+    "TransferSyntax",
     "Web",
     "WebTLS",
     "Workers",

@@ -9,6 +9,9 @@ from node.config.values import Address, AETitle, ClientCertificate, Name, Sectio
 
 _LONGEST_TITLE = 16  # PS3.5 6.2, AE
 
+# How results are encoded for a peer that accepts it so; "auto" is the first of them that it accepts.
+TransferSyntax = Literal["explicit-little", "jpeg-ls", "jpeg-2000", "htj2k", "auto"]
+
 
 class PeerTLS(Section):
     """How we speak TLS to a peer; the files are those of node.tls unless others are named."""
@@ -39,6 +42,7 @@ class Peer(Section):
     receive_token_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     client_certificate: ClientCertificate | None = None
     tls: Annotated[PeerTLS | None, BeforeValidator(table_or_bool)] = None
+    transfer_syntax: TransferSyntax = "explicit-little"
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
     associations: int = Field(1, ge=1, le=16)

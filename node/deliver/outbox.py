@@ -173,19 +173,19 @@ class Outbox:
         finally:
             with self._taking:
                 self._under_way.difference_update(delivery.id for delivery in due)
-        self._note(peer, due[: sent.answered], len(due) - sent.answered)
+        self._note(peer, sent.kept, len(due) - len(sent.kept) - sent.left_out)
         if sent.answered:
             self._breaker.succeeded(peer.name, self._clock())
         elif not self._stopping.is_set():
             self._breaker.failed(peer.name, self._clock(), sent.reason)
         return sent.whole
 
-    def _note(self, peer: Peer, answered: Sequence[Delivery], failed: int) -> None:
-        """Tell the audit record what was sent."""
-        if self._audit is None or not answered:
+    def _note(self, peer: Peer, kept: Sequence[Delivery], failed: int) -> None:
+        """Tell the audit record what was transferred."""
+        if self._audit is None or not kept:
             return
-        studies = self._index.studies_of([delivery.artifact.job_id for delivery in answered])
-        pairs = [(studies[d.artifact.job_id], d.artifact.sop_class_uid) for d in answered]
+        studies = self._index.studies_of([delivery.artifact.job_id for delivery in kept])
+        pairs = [(studies[d.artifact.job_id], d.artifact.sop_class_uid) for d in kept]
         self._audit.returned(self._clock(), peer.title, host_of(peer), studies_of(pairs), failed)
 
     def _record(self, peer: Peer, outcomes: Sequence[DeliveryOutcome]) -> None:
@@ -200,10 +200,12 @@ class Outbox:
                 try:
                     self._index.record_deliveries([outcome], at)
                 except IllegalTransition as error:
-                    log.warning("%s: %s", peer.name, error)
+                    if not self._index.record_overtaken(outcome, at):
+                        log.warning("%s: %s", peer.name, error)
         counts = Counter(outcome.state for outcome in outcomes)
+        level = logging.WARNING if counts[DeliveryState.UNSUPPORTED] else logging.INFO
         log.log(
-            logging.ERROR if counts[DeliveryState.DEAD] else logging.INFO,
+            logging.ERROR if counts[DeliveryState.DEAD] else level,
             "%s: %s",
             peer.name,
             ", ".join(f"{count} deliveries {state}" for state, count in counts.items()),

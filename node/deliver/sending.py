@@ -14,7 +14,7 @@ from typing import Protocol
 from node.backoff import delay
 from node.config import Deliver, Peer
 from node.dimse.outcome import Outcome
-from node.dimse.scu import StoreResult
+from node.dimse.outgoing import StoreResult
 from node.entities import Delivery
 from node.errors import PeerError
 from node.index import DeliveryOutcome
@@ -43,6 +43,8 @@ class Sent:
 
     whole: bool  # the peer answered for every file
     answered: int  # files that it answered for
+    kept: tuple[Delivery, ...]  # those that it has now
+    left_out: int  # those that it does not take at all
     reason: str = ""  # why not all
 
 
@@ -52,6 +54,8 @@ def outcome_of(settings: Deliver, delivery: Delivery, result: StoreResult, now: 
     state, reason, again = DeliveryState.DEAD, result.reason, None
     if result.outcome.kept:
         state = DeliveryState.SENT
+    elif result.outcome is Outcome.UNSUPPORTED:
+        state, reason = DeliveryState.UNSUPPORTED, f"left out: {reason}"
     elif result.outcome is Outcome.RETRY and attempt >= settings.attempts:
         reason = f"{reason}; given up after {attempt} attempts"
     elif result.outcome is Outcome.RETRY:
@@ -79,7 +83,8 @@ def send(
     """Send deliveries over one association; `record` is given their outcomes, some at a time."""
     files = [data / delivery.artifact.path for delivery in due]
     ready: list[DeliveryOutcome] = []
-    tried, answered, written_at, reason = 0, 0, clock(), ""
+    kept: list[Delivery] = []
+    tried, answered, left_out, written_at, reason = 0, 0, 0, clock(), ""
     try:
         with closing(sender(peer, own_ae, files, timeout=settings.timeout_seconds)) as results:
             for delivery, result in zip(due, results, strict=True):
@@ -87,7 +92,10 @@ def send(
                     break  # it stays due: the next association begins with it
                 ready.append(outcome_of(settings, delivery, result, clock()))
                 tried += 1
-                if result.status is not None or result.outcome is Outcome.REFUSED:
+                if result.outcome.kept:
+                    kept.append(delivery)
+                left_out += result.outcome is Outcome.UNSUPPORTED
+                if result.status is not None or result.outcome.final:
                     answered += 1
                 else:
                     reason = result.reason
@@ -102,4 +110,4 @@ def send(
             result = StoreResult(file, Outcome.REFUSED if error.permanent else Outcome.RETRY, reason)
             ready.append(outcome_of(settings, delivery, result, clock()))
     record(ready)
-    return Sent(answered == len(due), answered, reason)
+    return Sent(answered == len(due), answered, tuple(kept), left_out, reason)

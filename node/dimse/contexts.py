@@ -1,7 +1,9 @@
 """What we accept as an acceptor: SOP classes × transfer syntaxes. The conformance statement is made of it.
 
-Only images are listed, and only syntaxes that the workers' codecs decode. Any other class or
-syntax is refused at negotiation, so that its sender knows before it sends.
+Images in the syntaxes that the workers' codecs decode, and what a study holds beside them, which is kept
+and no rule is asked about: a PACS that forwards a whole study, our own results in it included, would try
+again for ever where one context is refused. Anything else is refused at negotiation, so that its sender
+knows before it sends.
 """
 
 from collections.abc import Sequence
@@ -12,13 +14,7 @@ from pydicom import uid
 from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext, build_context
 
-
-@dataclass(frozen=True, slots=True)
-class SOPClass:
-    """A SOP class that we accept, and the modality or use it is listed for."""
-
-    uid: UID
-    family: str
+from node.sop_classes import STORAGE_CLASSES, SOPClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,43 +24,15 @@ class Syntax:
     uid: UID
     lossy: bool = False
 
+    @property
+    def encapsulated(self) -> bool:
+        """Whether it encodes Pixel Data apart from the data set (PS3.5 A.4)."""
+        return self.uid.is_encapsulated
+
 
 VERIFICATION = UID("1.2.840.10008.1.1")  # PS3.4 A
 # PS3.4 J: we ask; the peer's report may come on an association that it opens, with the roles reversed.
 STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
-
-# PS3.4 B.5
-STORAGE_CLASSES: tuple[SOPClass, ...] = (
-    SOPClass(uid.CTImageStorage, "CT"),
-    SOPClass(uid.EnhancedCTImageStorage, "CT"),
-    SOPClass(uid.LegacyConvertedEnhancedCTImageStorage, "CT"),
-    SOPClass(uid.MRImageStorage, "MR"),
-    SOPClass(uid.EnhancedMRImageStorage, "MR"),
-    SOPClass(uid.EnhancedMRColorImageStorage, "MR"),
-    SOPClass(uid.LegacyConvertedEnhancedMRImageStorage, "MR"),
-    SOPClass(uid.PositronEmissionTomographyImageStorage, "PET"),
-    SOPClass(uid.EnhancedPETImageStorage, "PET"),
-    SOPClass(uid.LegacyConvertedEnhancedPETImageStorage, "PET"),
-    SOPClass(uid.UltrasoundImageStorage, "US"),
-    SOPClass(uid.UltrasoundMultiFrameImageStorage, "US"),
-    SOPClass(uid.EnhancedUSVolumeStorage, "US"),
-    SOPClass(uid.ComputedRadiographyImageStorage, "CR"),
-    SOPClass(uid.DigitalXRayImageStorageForPresentation, "DX"),
-    SOPClass(uid.DigitalXRayImageStorageForProcessing, "DX"),
-    SOPClass(uid.DigitalMammographyXRayImageStorageForPresentation, "MG"),
-    SOPClass(uid.DigitalMammographyXRayImageStorageForProcessing, "MG"),
-    SOPClass(uid.BreastTomosynthesisImageStorage, "MG"),
-    SOPClass(uid.XRayAngiographicImageStorage, "XA"),
-    SOPClass(uid.EnhancedXAImageStorage, "XA"),
-    SOPClass(uid.XRay3DAngiographicImageStorage, "XA"),
-    SOPClass(uid.XRayRadiofluoroscopicImageStorage, "RF"),
-    SOPClass(uid.EnhancedXRFImageStorage, "RF"),
-    SOPClass(uid.SecondaryCaptureImageStorage, "SC"),
-    SOPClass(uid.MultiFrameSingleBitSecondaryCaptureImageStorage, "SC"),
-    SOPClass(uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage, "SC"),
-    SOPClass(uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage, "SC"),
-    SOPClass(uid.MultiFrameTrueColorSecondaryCaptureImageStorage, "SC"),
-)
 
 # The first that a context proposes is accepted: nothing to decode before what must be decoded, what
 # loses nothing before what may.
@@ -90,16 +58,20 @@ STORAGE_SYNTAXES: tuple[Syntax, ...] = (
 VERIFICATION_SYNTAXES: tuple[UID, ...] = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
 
+def syntaxes_of(sop_class: SOPClass) -> list[UID]:
+    """The transfer syntaxes of a storage class; only Pixel Data can be encapsulated."""
+    return [syntax.uid for syntax in STORAGE_SYNTAXES if sop_class.pixels or not syntax.encapsulated]
+
+
 @cache
 def acceptable() -> Sequence[PresentationContext]:
     """The presentation contexts that we accept in the role of SCP, for pynetdicom's negotiation."""
-    syntaxes: list[str | UID] = [syntax.uid for syntax in STORAGE_SYNTAXES]
     commitment = build_context(STORAGE_COMMITMENT, list(VERIFICATION_SYNTAXES))
     commitment.scu_role = commitment.scp_role = True
     return (
         build_context(VERIFICATION, list(VERIFICATION_SYNTAXES)),
         commitment,
-        *(build_context(sop_class.uid, syntaxes) for sop_class in STORAGE_CLASSES),
+        *(build_context(sop_class.uid, list(syntaxes_of(sop_class))) for sop_class in STORAGE_CLASSES),
     )
 
 

@@ -14,11 +14,17 @@ class Outcome(StrEnum):
     WARNING = "WARNING"  # stored, with a remark of the peer
     RETRY = "RETRY"  # not stored; another attempt may succeed
     REFUSED = "REFUSED"  # not stored; another attempt cannot succeed
+    UNSUPPORTED = "UNSUPPORTED"  # not stored; the peer takes nothing of this SOP class
 
     @property
     def kept(self) -> bool:
         """Whether the peer has the instance."""
         return self in (Outcome.STORED, Outcome.WARNING)
+
+    @property
+    def final(self) -> bool:
+        """Whether the peer has judged the instance, and another attempt cannot succeed."""
+        return self in (Outcome.REFUSED, Outcome.UNSUPPORTED)
 
 
 _SENTENCES: dict[int, tuple[Outcome, str]] = {
@@ -39,11 +45,11 @@ _SENTENCES: dict[int, tuple[Outcome, str]] = {
     0x0112: (Outcome.REFUSED, "no such SOP instance"),
     0x0115: (Outcome.REFUSED, "invalid argument value"),
     0x0117: (Outcome.REFUSED, "invalid SOP instance UID"),
-    0x0118: (Outcome.REFUSED, "no such SOP class"),
+    0x0118: (Outcome.UNSUPPORTED, "no such SOP class"),
     0x0119: (Outcome.REFUSED, "the peer reports a conflict of class and instance"),
     0x0120: (Outcome.REFUSED, "missing attribute"),
     0x0121: (Outcome.REFUSED, "missing attribute value"),
-    0x0122: (Outcome.REFUSED, "SOP class not supported"),
+    0x0122: (Outcome.UNSUPPORTED, "SOP class not supported"),
     0x0124: (Outcome.REFUSED, "the peer does not permit it"),
     0x0210: (Outcome.RETRY, "duplicate invocation"),
     0x0211: (Outcome.REFUSED, "unrecognised operation"),

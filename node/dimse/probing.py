@@ -18,6 +18,7 @@ from node.dimse.finding import listed_instances
 from node.dimse.requestor import NothingAccepted, associated
 from node.errors import PeerError
 from node.job import Output
+from node.transcoding import can_encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Accepted:
 
     @property
     def storable(self) -> bool:
-        """Whether our results of this class can be stored there: they are written uncompressed."""
-        return any(syntax in self.syntaxes for syntax in outputs.NATIVE_SYNTAXES)
+        """Whether our results of this class can be stored there, in one of the syntaxes asked for."""
+        return any(s in outputs.NATIVE_SYNTAXES or can_encode(s) for s in self.syntaxes)
 
 
 @dataclass(slots=True)

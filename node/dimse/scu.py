@@ -1,25 +1,24 @@
 """Associations that we ask for: C-STORE, C-ECHO, and C-FIND for a count.
 
-A file's data set goes out as the bytes that lie on disk, under a presentation context of its
-own transfer syntax. Only an uncompressed one is encoded anew, as Implicit VR Little Endian, and
-only for a peer that takes nothing else: PS3.5 10.1 makes that syntax everybody's common ground.
+Each transfer syntax that a file may go in (`outgoing`) has a presentation context of its own, so that
+the peer's answer says of each whether it is accepted: the negotiation is the only probe that counts.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 import pynetdicom
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 
 from node.config import Peer
 from node.dimse.outcome import Outcome, of_status
+from node.dimse.outgoing import Outgoing, StoreResult, describe
 from node.dimse.requestor import NothingAccepted, associated
 from node.errors import PeerError
+from node.transcoding import CannotTranscode
 
 # Process-wide, and only for paths given to send_c_store: the file's bytes are sent unparsed.
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
@@ -28,32 +27,6 @@ VERIFICATION = UID("1.2.840.10008.1.1")
 STUDY_ROOT_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
 MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd identifiers from 1 to 255
 SLOWEST = 2**18  # bytes a second that a link must carry at least, before an answer is overdue
-
-
-@dataclass(frozen=True, slots=True)
-class StoreResult:
-    """What became of one file. `status` is None where the peer gave no answer to it."""
-
-    path: Path
-    outcome: Outcome
-    reason: str
-    status: int | None = None
-    tried: bool = True  # False: the association ended before its turn came
-
-
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    path: Path
-    sop_class: UID
-    syntax: UID
-    size: int
-
-    @property
-    def contexts(self) -> list[tuple[UID, UID]]:
-        own = (self.sop_class, self.syntax)
-        if self.syntax != ExplicitVRLittleEndian:
-            return [own]
-        return [own, (self.sop_class, ImplicitVRLittleEndian)]
 
 
 def store_batch(peer: Peer, own_ae: str, files: Sequence[Path], *, timeout: float = 30) -> list[StoreResult]:
@@ -80,7 +53,7 @@ def store_each(
 
     Files of more than 128 pairs of SOP class and transfer syntax take several associations.
     """
-    described = [_describe(path) for path in files]
+    described = [describe(path, peer) for path in files]
     while described:
         batch, contexts = _fitting(described)
         described = described[len(batch) :]
@@ -92,7 +65,7 @@ def store_each(
                 yield from _store_over(assoc, peer, batch, timeout)
         except NothingAccepted:
             for file in batch:
-                yield file if isinstance(file, StoreResult) else _unacceptable(file, peer)
+                yield file if isinstance(file, StoreResult) else file.unsupported(peer)
 
 
 def count_instances(
@@ -121,7 +94,7 @@ def count_instances(
                     outcome, _ = of_status(status)
                     raise PeerError(
                         f"{peer.name}: C-FIND failed with status 0x{status:04X}",
-                        permanent=outcome is Outcome.REFUSED,
+                        permanent=outcome.final,
                     )
     except NothingAccepted:
         return None
@@ -138,29 +111,14 @@ def echo(peer: Peer, own_ae: str, *, timeout: float = 30) -> None:
         raise PeerError(f"{peer.name}: C-ECHO was answered with status 0x{status:04X}")
 
 
-def _describe(path: Path) -> _Outgoing | StoreResult:
-    """What the file's meta information says it is, or why it cannot be sent."""
-    try:
-        meta = read_file_meta_info(path)
-        size = path.stat().st_size
-    except OSError as error:
-        return StoreResult(path, Outcome.RETRY, f"the file cannot be read: {error.strerror}")
-    except (InvalidDicomError, ValueError, EOFError) as error:
-        return StoreResult(path, Outcome.REFUSED, f"not a DICOM file: {type(error).__name__}")
-    needed = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
-    if missing := [keyword for keyword in needed if not meta.get(keyword)]:
-        return StoreResult(path, Outcome.REFUSED, f"the file's meta information lacks {', '.join(missing)}")
-    return _Outgoing(path, meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID, size)
-
-
 def _fitting(
-    files: Sequence[_Outgoing | StoreResult],
-) -> tuple[list[_Outgoing | StoreResult], list[tuple[UID, UID]]]:
+    files: Sequence[Outgoing | StoreResult],
+) -> tuple[list[Outgoing | StoreResult], list[tuple[UID, UID]]]:
     """The first of `files` that one association can carry, and the contexts for them."""
-    batch: list[_Outgoing | StoreResult] = []
+    batch: list[Outgoing | StoreResult] = []
     contexts: dict[tuple[UID, UID], None] = {}
     for file in files:
-        if isinstance(file, _Outgoing):
+        if isinstance(file, Outgoing):
             more = [pair for pair in file.contexts if pair not in contexts]
             if len(contexts) + len(more) > MAX_CONTEXTS:
                 break
@@ -170,7 +128,7 @@ def _fitting(
 
 
 def _store_over(
-    assoc: Association, peer: Peer, batch: Sequence[_Outgoing | StoreResult], timeout: float
+    assoc: Association, peer: Peer, batch: Sequence[Outgoing | StoreResult], timeout: float
 ) -> Iterator[StoreResult]:
     accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in assoc.accepted_contexts}
     ended = False
@@ -178,14 +136,15 @@ def _store_over(
         if isinstance(file, StoreResult):
             yield file
         elif not accepted.intersection(file.contexts):
-            yield _unacceptable(file, peer)
+            yield file.unsupported(peer)
         elif ended:
             reason = f"{peer.name}: the association ended at an earlier instance"
             yield StoreResult(file.path, Outcome.RETRY, reason, tried=False)
         else:
             assoc.dimse_timeout = timeout + file.size / SLOWEST
             try:
-                yield _store_one(assoc, peer, file, number % 65535 + 1, file.contexts[0] in accepted)
+                syntaxes = [syntax for sop_class, syntax in file.contexts if (sop_class, syntax) in accepted]
+                yield _store_one(assoc, peer, file, number % 65535 + 1, syntaxes)
             except _Ended as end:
                 ended = True
                 yield StoreResult(file.path, Outcome.RETRY, str(end), tried=end.tried)
@@ -200,11 +159,15 @@ class _Ended(PeerError):
 
 
 def _store_one(
-    assoc: Association, peer: Peer, file: _Outgoing, message_id: int, as_it_is: bool
+    assoc: Association, peer: Peer, file: Outgoing, message_id: int, syntaxes: Sequence[UID]
 ) -> StoreResult:
+    """Send a file in the first of the accepted `syntaxes` that its pixels can be had in."""
     try:
-        data = file.path if as_it_is else pydicom.dcmread(file.path)
-        answer = assoc.send_c_store(data, msg_id=message_id)
+        sent = file.encoded(syntaxes)
+        answer = assoc.send_c_store(sent.data, msg_id=message_id)
+    except CannotTranscode as error:
+        reason = f"{peer.name} accepts no uncompressed {file.sop_class.name}, and {error}"
+        return StoreResult(file.path, Outcome.UNSUPPORTED, reason)
     except OSError as error:
         assoc.abort()  # half of the message may be with the peer
         raise _Ended(f"the file cannot be read: {error.strerror}", tried=True) from error
@@ -218,12 +181,7 @@ def _store_one(
         reason = f"{peer.name}: aborted, closed or out of time before the instance was answered"
         raise _Ended(reason, tried=True)
     outcome, reason = of_status(status)
-    return StoreResult(file.path, outcome, reason, status)
-
-
-def _unacceptable(file: _Outgoing, peer: Peer) -> StoreResult:
-    reason = f"{peer.name} accepts no {file.sop_class.name} in {file.syntax.name}"
-    return StoreResult(file.path, Outcome.REFUSED, reason)
+    return StoreResult(file.path, outcome, f"{reason}{file.told(sent, peer)}", status)
 
 
 def _status_of(answer: pydicom.Dataset) -> int | None:

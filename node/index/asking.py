@@ -20,7 +20,7 @@ from node.index.tables import (
     series,
     timeline,
 )
-from node.states import DeliveryState, JobState
+from node.states import AT_PEER, PASSED_OVER, DeliveryState, JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,12 +245,11 @@ def _span(
         .join(carriers, carriers.c.association == associations.c.id)
         .where(carriers.c.series_id.in_(ids))
     ).scalar()
-    going = (DeliveryState.SENT, DeliveryState.PROVEN)
     if not any(r.deliveries for r in reports):
         return released, None
     if any(r.job.state in (JobState.QUEUED, JobState.RUNNING) for r in reports):
         return released, None
-    if any(d.state not in going for r in reports for d in r.deliveries):
+    if any(d.state not in AT_PEER | PASSED_OVER for r in reports for d in r.deliveries):
         return released, None
     sent: datetime | None = connection.execute(
         select(func.max(deliveries.c.sent_at)).where(deliveries.c.job_id.in_([r.job.id for r in reports]))

@@ -1,7 +1,7 @@
 """What the outbox asks and writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +14,14 @@ from node.index.store import Store
 from node.index.tables import breakers, deliveries
 from node.states import DeliveryState
 
+_REQUEUED = (DeliveryState.DEAD, DeliveryState.UNSUPPORTED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
     """What an attempt at a delivery came to.
 
-    `state` is SENT or PROVEN, DEAD, or PENDING for a failure to be tried again at
+    `state` is SENT or PROVEN, DEAD or UNSUPPORTED, or PENDING for a failure to be tried again at
     `next_attempt_at`. `status` is the peer's C-STORE status where it answered.
     """
 
@@ -119,6 +121,20 @@ class Delivering(Store):
                     {"peer": delivery.peer, "attempt": delivery.attempts + 1},
                 )
 
+    def record_overtaken(self, outcome: DeliveryOutcome, at: datetime) -> bool:
+        """Write that a peer took what was withdrawn while it was under way; False where it is not that."""
+        delivery = replace(outcome.delivery, state=DeliveryState.WITHDRAWN)
+        if outcome.state is not DeliveryState.SENT:
+            return False
+        reason = f"{outcome.reason}; it was under way when it was withdrawn"
+        try:
+            with self._write() as connection:
+                values: dict[str, Any] = {"status": outcome.status, "sent_at": at, "next_attempt_at": at}
+                self._move(connection, delivery, DeliveryState.SENT, at, reason, **values)
+        except IllegalTransition:
+            return False
+        return True
+
     def record_delivery(
         self,
         delivery: Delivery,
@@ -143,15 +159,15 @@ class Delivering(Store):
         job_ids: Sequence[str] | None = None,
         reason: str = "requeued by hand",
     ) -> list[Delivery]:
-        """Return DEAD deliveries to PENDING, due at once; all of them, or those of a peer or of jobs."""
-        query = rows.deliveries_with_artifacts().where(deliveries.c.state == DeliveryState.DEAD)
+        """Return DEAD and UNSUPPORTED deliveries to PENDING, due at once; all, or those of a peer or jobs."""
+        query = rows.deliveries_with_artifacts().where(deliveries.c.state.in_(_REQUEUED))
         if peer is not None:
             query = query.where(deliveries.c.peer == peer)
         if job_ids is not None:
             query = query.where(deliveries.c.job_id.in_(job_ids))
         with self._write() as connection:
-            dead = [rows.delivery(row) for row in connection.execute(query.order_by(deliveries.c.id))]
-            for delivery in dead:
+            ended = [rows.delivery(row) for row in connection.execute(query.order_by(deliveries.c.id))]
+            for delivery in ended:
                 self._move(
                     connection,
                     delivery,
@@ -162,7 +178,7 @@ class Delivering(Store):
                     losses=0,
                     next_attempt_at=at,
                 )
-            return dead
+            return ended
 
     def record_breaker(
         self,

@@ -5,7 +5,7 @@ fill one revision, which keeps the AE titles of the association that opened it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, case, func, insert, literal, select, update
 
 from node.entities import Instance
 from node.index.store import Store, chunks
-from node.index.tables import Instant, associations, carriers, instances, series
+from node.index.tables import Instant, artifacts, associations, carriers, instances, series
 from node.states import SeriesState
 
 _REBUILD_BATCH = 500
@@ -75,6 +75,7 @@ class Receiving(Store):
                 self._add_to_series(connection, arrived)
 
     def _add_to_series(self, connection: Connection, arrived: list[Instance]) -> None:
+        arrived = _with_own(connection, arrived)
         listed, sound = _listed(connection, arrived)
         joining: dict[bool, list[Instance]] = {}
         repeated: list[Instance] = []
@@ -239,6 +240,19 @@ class Receiving(Store):
             offered += 1
         self.add_instances(batch)
         return offered
+
+
+def _with_own(connection: Connection, arrived: list[Instance]) -> list[Instance]:
+    """Instances, those that are our results by their UID marked: an archive may have taken our mark away."""
+    ours: set[str] = set()
+    for chunk in chunks(sorted({i.sop_instance_uid for i in arrived if not i.own_result})):
+        query = select(artifacts.c.sop_instance_uid).where(artifacts.c.sop_instance_uid.in_(chunk))
+        ours.update(connection.execute(query).scalars())
+    return (
+        [replace(i, own_result=True) if i.sop_instance_uid in ours else i for i in arrived]
+        if ours
+        else arrived
+    )
 
 
 def _listed(connection: Connection, arrived: list[Instance]) -> tuple[set[tuple[str, str]], set[str]]:

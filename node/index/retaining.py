@@ -18,7 +18,7 @@ from node.states import DeliveryState, JobState, SeriesState
 
 _SKEW = timedelta(seconds=5)
 _OF_REVISION = {SeriesState.IGNORED: "ignored", SeriesState.QUARANTINED: "failed"}
-_OF_DELIVERY = {
+_OF_DELIVERY = {  # without those that were passed over
     DeliveryState.PENDING: "busy",
     DeliveryState.SENT: "sent",
     DeliveryState.PROVEN: "proven",
@@ -159,7 +159,9 @@ def _described(connection: Connection, uid: str, last_at: datetime) -> Purgeable
             .where(deliveries.c.job_id == job.id)
             .group_by(deliveries.c.state)
         ).all()
-        ended.update(_OF_DELIVERY[row.state] for row in sent)
+        ways = {_OF_DELIVERY[row.state] for row in sent if row.state in _OF_DELIVERY}
+        # What one peer does not take is no reason to keep the rest; where nothing was taken, it is.
+        ended.update(ways or ({"failed"} if sent else ()))
         last_at = max([last_at, *(row.at for row in sent if row.at is not None)])
     kept = connection.execute(
         select(instances.c.path, instances.c.defect).where(

@@ -10,14 +10,12 @@ from node.entities import Artifact, Job
 from node.index import rows
 from node.index.tables import artifacts, deliveries, jobs
 from node.index.working import Working
-from node.states import DeliveryState, JobState
-
-_KEPT = (DeliveryState.SENT, DeliveryState.PROVEN)
+from node.states import AT_PEER, PASSED_OVER, JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retirement:
-    """A job whose results are all with their peers, and the older results that it retires."""
+    """A job whose results are with the peers that take them, and the older ones that it retires."""
 
     job: Job
     produced: tuple[Artifact, ...]
@@ -29,8 +27,9 @@ class Retiring(Working):
 
     def due_retirements(self, limit: int = 20) -> list[Retirement]:
         """Jobs whose note is to be made now."""
-        missing = exists().where(deliveries.c.job_id == jobs.c.id, deliveries.c.state.not_in(_KEPT))
-        some = exists().where(deliveries.c.job_id == jobs.c.id)
+        of_job = deliveries.c.job_id == jobs.c.id
+        missing = exists().where(of_job, deliveries.c.state.not_in(AT_PEER | PASSED_OVER))
+        some = exists().where(of_job, deliveries.c.state.in_(AT_PEER))
         query = (
             select(jobs)
             .where(
@@ -50,7 +49,7 @@ class Retiring(Working):
                     continue
                 made = select(artifacts).order_by(artifacts.c.id)
                 held = exists().where(
-                    deliveries.c.artifact_id == artifacts.c.id, deliveries.c.state.in_(_KEPT)
+                    deliveries.c.artifact_id == artifacts.c.id, deliveries.c.state.in_(AT_PEER)
                 )
                 produced = connection.execute(made.where(artifacts.c.job_id == row.id))
                 retired = connection.execute(made.where(artifacts.c.job_id.in_(ids), held))

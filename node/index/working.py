@@ -10,8 +10,10 @@ from node.entities import Artifact, Job
 from node.index import rows
 from node.index.store import UNSUBMITTED, Store
 from node.index.tables import artifacts, deliveries, jobs
-from node.job import JobSpec
-from node.states import JobState
+from node.job import JobSpec, Role
+from node.states import AT_PEER, TRANSITIONS, DeliveryState, JobState
+
+_NOTICE: Role = "notice"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,16 +180,32 @@ class Working(Store):
         first["priority"] = job.priority
         pending = [first | {"artifact_id": id, "peer": peer} for id in ids for peer in peers]
         self._insert_new(connection, deliveries, pending)
+        self._restore(connection, job, [artifact.sop_instance_uid for artifact in produced], at)
         uid = self._series_uid(connection, job)
         for peer in peers:
             self._note(
                 connection, uid, "delivery", job.id, "PENDING", at, f"{len(produced)} instances to {peer}"
             )
 
+    def _restore(self, connection: Connection, job: Job, uids: Sequence[str], at: datetime) -> None:
+        """A notice that was withdrawn is true again where its job failed for the same reason."""
+        query = rows.deliveries_with_artifacts().where(
+            deliveries.c.job_id == job.id,
+            deliveries.c.state == DeliveryState.WITHDRAWN,
+            artifacts.c.sop_instance_uid.in_(uids),
+        )
+        for row in connection.execute(query).all():
+            reason = "its job failed again as before"
+            withdrawn, now = rows.delivery(row), DeliveryState.PENDING
+            self._move(connection, withdrawn, now, at, reason, attempts=0, next_attempt_at=at)
+
     def requeue_jobs(
         self, at: datetime, *, job_ids: Sequence[str] | None = None, reason: str = "requeued by hand"
     ) -> list[Job]:
-        """Return FAILED jobs to QUEUED, with their attempts counted anew; all of them, or those named."""
+        """Return FAILED jobs to QUEUED, with their attempts counted anew; all of them, or those named.
+
+        Their notices of no result are withdrawn; the timeline names the peers that have them already.
+        """
         query = select(jobs).where(jobs.c.state == JobState.FAILED).order_by(jobs.c.created_at)
         if job_ids is not None:
             query = query.where(jobs.c.id.in_(job_ids))
@@ -195,5 +213,20 @@ class Working(Store):
             failed = [rows.job(row) for row in connection.execute(query)]
             for job in failed:
                 waits = UNSUBMITTED | {"not_before": None}
-                self._move(connection, job, JobState.QUEUED, at, reason, attempts=0, **waits)
+                told = self._withdraw_notices(connection, job, at)
+                said = f"{reason}; {told} has its notice of no result already" if told else reason
+                self._move(connection, job, JobState.QUEUED, at, said, attempts=0, **waits)
             return failed
+
+    def _withdraw_notices(self, connection: Connection, job: Job, at: datetime) -> str:
+        """Stop a job's notices that are still to go; the names of the peers that have one."""
+        query = rows.deliveries_with_artifacts().where(
+            deliveries.c.job_id == job.id, artifacts.c.role == _NOTICE
+        )
+        notices = [rows.delivery(row) for row in connection.execute(query.order_by(deliveries.c.id))]
+        for notice in notices:
+            if DeliveryState.WITHDRAWN in TRANSITIONS[notice.state]:
+                details = {"peer": notice.peer}
+                reason = "withdrawn: its job runs again"
+                self._move(connection, notice, DeliveryState.WITHDRAWN, at, reason, details=details)
+        return ", ".join(sorted({notice.peer for notice in notices if notice.state in AT_PEER}))

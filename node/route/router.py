@@ -23,6 +23,7 @@ from node.route.following import Following
 from node.route.headers import read_headers
 from node.route.planning import late_reason, late_rules, plan, reason_of
 from node.route.source import CountInstances, Source
+from node.sop_classes import companions_only
 from node.states import JobState, SeriesState
 
 log = logging.getLogger("aenode.route")
@@ -123,6 +124,9 @@ class Router:
             self._index.move(revision, SeriesState.IGNORED, now, OWN_RESULT)
             return
         instances = self._index.instances_of(revision.id)
+        if kinds := companions_only(instance.sop_class_uid for instance in instances):
+            self._index.move(revision, SeriesState.IGNORED, now, f"no images: {kinds}")
+            return
         wanted = {"AccessionNumber", "PatientID", rules.PRIORITY} | rules.keywords(settings.rules)
         try:
             headers = read_headers(settings.node.data, instances, wanted)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import pydicom
 import pytest
 import requests
 
+from node.route.router import OWN_RESULT, Router
+from node.states import SeriesState
 from tests import validators
-from tests.peers import LOOPBACK, Orthanc, dcmtk
+from tests.node.receiver import Receiver
+from tests.node.routing import no_answer
+from tests.peers import LOOPBACK, Orthanc, dcmtk, wait_for
 from tests.workers.results_made import NOW, PROVENANCE, denoised, scores
 from workers.read import read_series
 from workers.write import gate
@@ -91,6 +96,38 @@ def test_an_archive_takes_every_kind(results: dict[str, list[Path]], tmp_path: P
         assert np.array_equal(back.pixel_array, ours.pixel_array)
     with Orthanc(tmp_path / "web") as archive:
         assert _stow(archive, paths) == len(paths)
+
+
+def test_what_an_archive_routes_back_is_taken_and_left_alone(
+    results: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """Every kind gets Success over a context of its own, no defect, and ends at the loop guard."""
+    paths = [paths[0] for paths in results.values()]
+    with Receiver(tmp_path / "node") as receiver:
+        modalities = {"node": ["AENODE", LOOPBACK, receiver.port]}
+        archive = Orthanc(tmp_path / "store", DicomAet="SENDER", DicomModalities=modalities)
+        with archive:
+            url = f"http://{LOOPBACK}:{archive.http_port}"
+            for path in paths:
+                requests.post(f"{url}/instances", data=path.read_bytes(), timeout=30).raise_for_status()
+            everything = [found["ID"] for found in archive.instances()]
+            answer = requests.post(
+                f"{url}/modalities/node/store",
+                json={"Resources": everything, "Synchronous": True},
+                timeout=60,
+            )
+        assert answer.json()["FailedInstancesCount"] == 0
+        kept = receiver.wait_indexed(len(paths))
+        assert {i.sop_class_uid for i in kept} == {str(pydicom.dcmread(p).SOPClassUID) for p in paths}
+        assert all(i.own_result and not i.defect for i in kept)
+        at = max(i.received_at for i in kept)
+        router = Router(receiver.file, receiver.index, pytest.fail, no_answer, lambda: at)  # type: ignore[arg-type]  # no job is made
+        wait_for(lambda: receiver.index.status().open_associations == 0)
+        for seconds in (60, 61):
+            router.step(at + timedelta(seconds=seconds))
+        router.close()
+        revisions = receiver.index.series_in(SeriesState.IGNORED)
+    assert [r.reason for r in revisions] == [OWN_RESULT] * len(paths)
 
 
 def _stow(archive: Orthanc, paths: Sequence[Path]) -> int:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from pydicom import FileDataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from node.config import Deliver, Node, Peer, Settings
@@ -21,12 +22,14 @@ START = datetime(2026, 1, 2, 12, tzinfo=UTC)
 class Bench:
     """An index with one job's artifacts to deliver, an outbox, and a clock that is moved by hand."""
 
-    def __init__(self, folder: Path, instances: int) -> None:
+    def __init__(self, folder: Path, instances: int, *others: FileDataset) -> None:
+        """CT images, and after them the `others`, are what is to be delivered."""
         self.data = folder / "data"
         self.now = START
         self.settings = Settings(node=Node(data=self.data))
         self.index = Index.open(self.settings)
-        self.files = write(self.data / "results" / "job", series(instances, 16, series="derived"))
+        results = [*series(instances, 16, series="derived"), *others]
+        self.files = write(self.data / "results" / "job", results)
         self.peers: tuple[Peer, ...] = ()
         self.deliver = Deliver(timeout_seconds=5)
         self.outbox = self.new_outbox()
@@ -80,15 +83,15 @@ class Bench:
         assert job is not None
         produced = [
             Artifact(
-                sop_instance_uid=uid("study", "derived", number + 1),
-                sop_class_uid=CTImageStorage,
-                series_instance_uid=uid("study", "derived"),
+                sop_instance_uid=ds.SOPInstanceUID,
+                sop_class_uid=ds.SOPClassUID,
+                series_instance_uid=ds.SeriesInstanceUID,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
                 role="derived",
                 path=PurePosixPath(path.relative_to(self.data)),
                 job_id=spec.job_id,
             )
-            for number, path in enumerate(self.files)
+            for path, ds in ((path, dcmread(path, stop_before_pixels=True)) for path in self.files)
         ]
         self.index.finish_job(job, JobState.DONE, START, produced=produced, peers=peers)
 

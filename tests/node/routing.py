@@ -11,7 +11,7 @@ from node.config import Peer
 from node.entities import Job, SeriesRevision
 from node.errors import BrokerUnavailable
 from node.index import Index
-from node.job import JobSpec, Manifest, ProducedArtifact
+from node.job import JobSpec, Manifest, ProducedArtifact, Role
 from node.route.router import Router
 from node.route.source import CountInstances
 from node.states import JobState, SeriesState
@@ -94,16 +94,16 @@ class Bench:
         (folder / "heartbeat").touch()
         os.utime(folder / "heartbeat", ns=(nanoseconds, nanoseconds))
 
-    def finish(self, job_id: str, *, files: int = 2, **values: object) -> Manifest:
+    def finish(self, job_id: str, *, files: int = 2, role: Role = "derived", **values: object) -> Manifest:
         """A worker's result folder for a job."""
         folder = self.data / "results" / job_id
         folder.mkdir(parents=True)
         artifacts = tuple(
             ProducedArtifact(
                 path=f"{n}.dcm",
-                role="derived",
+                role=role,
                 sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-                sop_instance_uid=f"2.25.{int(job_id, 16)}.{n}",
+                sop_instance_uid=f"2.25.{int(job_id, 16)}.{len(role)}.{n}",
                 series_instance_uid=f"2.25.{int(job_id, 16)}",
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
             )

@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian, ParametricMapStorage
 
 from node.config import Peer
 from node.entities import Delivery
@@ -12,6 +14,7 @@ from node.states import DeliveryState
 from tests.node.delivering import CT, Bench
 from tests.node.scripted import ScriptedSCP
 from tests.peers import LOOPBACK, Orthanc, StoreSCP, free_port, wait_for
+from tests.series import series
 
 
 @pytest.fixture
@@ -101,6 +104,65 @@ def test_a_refusal_for_good_is_dead_until_it_is_requeued(bench: Bench, scp: Scri
     assert len(bench.index.requeue_deliveries(bench.now, peer="archive")) == 1
     bench.step()
     assert bench.states() == ["SENT"] * 5
+
+
+def of_class(sop_class: UID) -> FileDataset:
+    """A result of another SOP class; to an archive it is as good as a real one."""
+    ds = series(1, 16, series=sop_class.keyword)[0]
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
+    return ds
+
+
+@pytest.mark.parametrize("batch", [500, 1])
+def test_what_a_peer_does_not_take_is_left_out_and_told_and_holds_up_nothing(
+    tmp_path: Path, scp: ScriptedSCP, batch: int
+) -> None:
+    """No attempt is wasted, nothing is DEAD; `requeue` sends it when the peer has learnt it."""
+    report, map_ = of_class(Comprehensive3DSRStorage), of_class(ParametricMapStorage)
+    bench = Bench(tmp_path, 2, report, map_)
+    bench.configure(scp.peer(), batch=batch)
+    bench.queue("archive")
+    bench.step()
+    bench.step(after=86_400)
+    assert bench.states() == ["SENT", "SENT", "UNSUPPORTED", "UNSUPPORTED"]
+    assert len(scp.received) == 2
+    (found,) = bench.index.find(report.SOPInstanceUID)
+    told = [event.reason for event in found.events if event.state == "UNSUPPORTED"]
+    assert told[0].startswith("left out: archive accepts no Comprehensive 3D SR Storage in any transfer")
+    assert found.sent_at is not None, "what was left out does not keep the series waiting"
+    (peer,) = bench.index.status().peers
+    assert peer.deliveries == {"SENT": 2, "UNSUPPORTED": 2}
+    all_classes = {UID(d.artifact.sop_class_uid) for d in bench.deliveries()}
+    with ScriptedSCP([(one, [ExplicitVRLittleEndian]) for one in all_classes]) as grown:
+        bench.configure(grown.peer())
+        assert len(bench.index.requeue_deliveries(bench.now, peer="archive")) == 2
+        bench.step()
+        assert bench.states() == ["SENT"] * 4
+    assert bench.outbox.close(30)
+    bench.index.close()
+
+
+def test_a_peer_that_answers_that_it_does_not_know_the_class_is_spared_it_too(
+    bench: Bench, scp: ScriptedSCP
+) -> None:
+    """0x0122 after an accepted context says the same as a refused one."""
+    scp.answer = lambda number, _: 0x0122 if number == 2 else 0x0000
+    bench.configure(scp.peer())
+    bench.queue("archive")
+    bench.step()
+    bench.step(after=86_400)
+    assert bench.states() == ["SENT", "UNSUPPORTED", "SENT", "SENT", "SENT"]
+    assert "left out: SOP class not supported (0x0122)" in bench.reasons()
+
+
+def test_the_transfer_syntax_is_told(bench: Bench, scp: ScriptedSCP) -> None:
+    """A person sees in the timeline how a result went, and why otherwise than the settings say."""
+    bench.configure(scp.peer(transfer_syntax="jpeg-ls"))
+    bench.queue("archive")
+    bench.step()
+    assert bench.states() == ["SENT"] * 5
+    said = "in Explicit VR Little Endian: archive accepts no CT Image Storage in JPEG-LS"
+    assert f"stored (0x0000), {said}" in bench.reasons()
 
 
 def test_a_warning_counts_as_stored_and_is_told(bench: Bench, scp: ScriptedSCP) -> None:

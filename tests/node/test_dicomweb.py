@@ -196,7 +196,7 @@ def test_the_outbox_delivers_and_proves(orthanc: Orthanc, tmp_path: Path) -> Non
         (409, 0xA700, Outcome.RETRY),
         (409, 0xC000, Outcome.REFUSED),
         (202, 0x0110, Outcome.RETRY),
-        (202, 0x0122, Outcome.REFUSED),
+        (202, 0x0122, Outcome.UNSUPPORTED),
     ],
 )
 def test_each_failure_has_its_outcome(tmp_path: Path, status: int, failure: int, outcome: Outcome) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from node.entities import Job
-from node.index import Index
+from node.entities import Delivery, Job
+from node.errors import IllegalTransition
+from node.index import DeliveryOutcome, Index
 from node.states import DeliveryState, JobState
 from tests.node.records import CONFIG
 from tests.node.routing import Bench
 from tests.series import series
+
+SENT = DeliveryState.SENT
 
 
 @pytest.fixture
@@ -211,6 +214,80 @@ def test_a_failures_notice_is_delivered_from_where_it_was_set_aside(bench: Bench
     (delivery,) = bench.index.due_deliveries("archive", bench.now, 100)
     assert delivery.artifact.sop_instance_uid == manifest.artifacts[0].sop_instance_uid
     assert (bench.data / delivery.artifact.path).is_file()
+
+
+def fails_with_notice(bench: Bench, seconds: float) -> Delivery:
+    """The job fails, and its notice is due."""
+    bench.finish(bench.job().id, files=1, role="notice", outcome="failed", reason="A slice is missing.")
+    bench.step(seconds)
+    assert bench.job().state is JobState.FAILED
+    (delivery,) = bench.index.due_deliveries("archive", bench.now, 100)
+    return delivery
+
+
+def states(bench: Bench) -> dict[str, str]:
+    """The state of each delivery, by its role."""
+    found = [d for state in DeliveryState for d in bench.index.deliveries_in(state)]
+    return {d.artifact.role: d.state.value for d in found}
+
+
+def reasons(bench: Bench) -> str:
+    (report,) = bench.index.find(bench.job().id)
+    return "\n".join(f"{event.state} {event.reason}" for event in report.events)
+
+
+def test_a_notice_that_waits_is_withdrawn_with_the_requeue(bench: Bench) -> None:
+    """An archive that was down must not be told of a failure after the result, not by `requeue` either."""
+    fails_with_notice(bench, 40)
+    assert len(bench.index.requeue_jobs(bench.now)) == 1
+    assert bench.index.requeue_deliveries(bench.now, job_ids=[bench.job().id]) == []
+    assert due(bench.index, bench) == []
+    assert "WITHDRAWN withdrawn: its job runs again" in reasons(bench)
+    bench.finish(bench.job().id, files=1)
+    bench.step(60)
+    assert bench.job().state is JobState.DONE
+    assert states(bench) == {"notice": "WITHDRAWN", "derived": "PENDING"}
+    bench.index.record_delivery(bench.index.due_deliveries("archive", bench.now, 9)[0], SENT, bench.now)
+    (report,) = bench.index.find(bench.job().id)
+    assert report.sent_at == bench.now, "what was withdrawn is not waited for"
+
+
+def test_a_job_that_fails_again_as_before_sends_its_notice_after_all(bench: Bench) -> None:
+    """The same sentence is the same instance, so its delivery is taken up again."""
+    fails_with_notice(bench, 40)
+    bench.index.requeue_jobs(bench.now)
+    fails_with_notice(bench, 60)
+    assert states(bench) == {"notice": "PENDING"}
+    assert "PENDING its job failed again as before" in reasons(bench)
+
+
+@pytest.mark.parametrize("state", [DeliveryState.DEAD, DeliveryState.UNSUPPORTED])
+def test_a_notice_that_could_not_be_sent_is_withdrawn_too(bench: Bench, state: DeliveryState) -> None:
+    """Else `requeue --peer` would send it later."""
+    bench.index.record_delivery(fails_with_notice(bench, 40), state, bench.now, reason="refused")
+    bench.index.requeue_jobs(bench.now)
+    assert states(bench) == {"notice": "WITHDRAWN"}
+
+
+def test_a_notice_that_the_archive_has_is_named_in_the_timeline(bench: Bench) -> None:
+    """Nothing calls it back; a person who looks knows why both are there."""
+    bench.index.record_delivery(fails_with_notice(bench, 40), SENT, bench.now)
+    bench.index.requeue_jobs(bench.now)
+    assert states(bench) == {"notice": "SENT"}
+    assert "QUEUED requeued by hand; archive has its notice of no result already" in reasons(bench)
+
+
+def test_a_notice_that_is_under_way_when_it_is_withdrawn_ends_as_the_truth(bench: Bench) -> None:
+    """The peer's answer comes after the requeue: what it took, it has."""
+    delivery = fails_with_notice(bench, 40)
+    bench.index.requeue_jobs(bench.now)
+    for state, written in ((DeliveryState.DEAD, False), (SENT, True), (SENT, False)):
+        outcome = DeliveryOutcome(delivery=delivery, state=state, status=0, reason="stored (0x0000)")
+        with pytest.raises(IllegalTransition):
+            bench.index.record_deliveries([outcome], bench.now)
+        assert bench.index.record_overtaken(outcome, bench.now) is written
+    assert states(bench) == {"notice": "SENT"}
+    assert "stored (0x0000); it was under way when it was withdrawn" in reasons(bench)
 
 
 def test_a_rule_asks_for_notices(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from node.errors import IllegalTransition
 from node.index import Index
-from node.states import SeriesState
-from tests.node.records import SERIES, STUDY, after, frozen, index_in, instance
+from node.states import JobState, SeriesState
+from tests.node.records import SERIES, STUDY, after, artifact, frozen, index_in, instance, queued_job
 
 
 @pytest.fixture
@@ -115,6 +115,17 @@ def test_a_sound_instance_joins_after_its_defective_copy(index: Index) -> None:
     (revision,) = index.series_in(SeriesState.RECEIVING)
     assert uids(index, revision.id) == [instance(0).sop_instance_uid]
     assert index.arrival_of(revision).arrived == 1
+
+
+def test_a_result_is_known_by_its_uid_too(index: Index) -> None:
+    """An archive may have taken our ContributingEquipment away; the next instance of that series has none."""
+    job = queued_job(index)
+    ours = artifact(job, 1)
+    index.finish_job(job, JobState.DONE, after(20), produced=[ours], peers=["archive"])
+    stripped = instance(1, series=ours.series_instance_uid, sop_instance_uid=ours.sop_instance_uid)
+    index.add_instances([stripped, instance(2, series=ours.series_instance_uid)])
+    found = {r.own_result: r.instances for r in index.series_in(SeriesState.RECEIVING)}
+    assert found == {True: 1, False: 1}
 
 
 def test_own_results_gather_apart(index: Index) -> None:

@@ -14,6 +14,7 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RawDataStorage,
 )
 from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
@@ -138,11 +139,11 @@ def test_refused_syntax(receiver: Receiver) -> None:
 
 
 def test_refused_class(receiver: Receiver, tmp_path: Path) -> None:
-    """An RT plan finds no presentation context, and its sender says so."""
-    plan = series.image(1, series.body(1, 8)[0], series="plan")
-    plan.SOPClassUID = plan.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.481.5")
-    del plan.PixelData
-    series.write(tmp_path, [plan])
+    """Raw data finds no presentation context, and its sender says so."""
+    raw = series.image(1, series.body(1, 8)[0], series="raw")
+    raw.SOPClassUID = raw.file_meta.MediaStorageSOPClassUID = RawDataStorage
+    del raw.PixelData
+    series.write(tmp_path, [raw])
     sent = send(receiver.port, "-R", "+sd", tmp_path)
     assert "No Acceptable Presentation Contexts" in sent.stderr + sent.stdout
 

@@ -71,6 +71,7 @@ def test_what_is_proven_and_old_goes_with_its_results(bench: Bench) -> None:
         ((), None),
         ((DeliveryState.SENT,), "sent"),
         ((DeliveryState.DEAD,), "failed"),
+        ((DeliveryState.UNSUPPORTED,), "failed"),
     ],
 )
 def test_age_alone_removes_nothing(bench: Bench, states: tuple[DeliveryState, ...], word: str | None) -> None:
@@ -84,6 +85,16 @@ def test_age_alone_removes_nothing(bench: Bench, states: tuple[DeliveryState, ..
     else:
         assert purge(bench, 1000 * DAY, "proven", word) == 1
         assert spool_files(bench) == 0
+
+
+def test_what_a_peer_does_not_take_keeps_nothing_else_from_going(bench: Bench) -> None:
+    """An archive without a kind of result would else fill the disk."""
+    produce(bench, "a")
+    left_out = bench.index.deliveries_in(DeliveryState.PENDING)[::2]
+    for delivery in left_out:
+        bench.index.record_delivery(delivery, DeliveryState.UNSUPPORTED, after(100))
+    settle_deliveries(bench, DeliveryState.SENT, DeliveryState.PROVEN, at=100)
+    assert purge(bench, 101 + DAY) == 1
 
 
 def test_a_series_that_no_rule_wants_or_that_failed_stays(bench: Bench) -> None:

@@ -1,11 +1,13 @@
 """From received series to jobs: completion, rules, and the broker."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
 from node.config import Peer
 from node.dimse import scu
@@ -103,6 +105,21 @@ def test_own_results_are_never_routed(make: Callable[..., Bench]) -> None:
     states = [e.state for e in bench.index.find(images[0].SeriesInstanceUID)[0].events]
     assert states == ["RECEIVING", "COMPLETE", "IGNORED"]
     assert asked == []
+
+
+def test_what_is_no_image_is_ignored_though_a_rule_wants_everything(make: Callable[..., Bench]) -> None:
+    """A report or a segmentation that comes with a study costs no job, no failure and no notice."""
+    everything = re.sub(r"when = .*", "when = {}", CONFIG)
+    bench = make(everything)
+    report = series(1, 16, series="sr")[0]
+    report.SOPClassUID, report.Modality = Comprehensive3DSRStorage, "SR"
+    del report.PixelData
+    bench.receive([report], name="a1")
+    bench.receive(series(3, 16), name="a2")
+    bench.settle(1)
+    assert bench.revision(1).state is SeriesState.IGNORED
+    assert bench.revision(1).reason == "no images: Comprehensive 3D SR Storage"
+    assert bench.revision(2).state is SeriesState.ROUTED
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_only_listed_changes_pass(old: State, new: State) -> None:
     [
         (SeriesState.RECEIVING, {SeriesState.ROUTED, SeriesState.IGNORED, SeriesState.QUARANTINED}),
         (JobState.QUEUED, {JobState.DONE, JobState.FAILED}),
-        (DeliveryState.PENDING, {DeliveryState.PROVEN, DeliveryState.DEAD}),
+        (DeliveryState.PENDING, {DeliveryState.PROVEN, DeliveryState.DEAD, DeliveryState.UNSUPPORTED}),
     ],
 )
 def test_every_end_is_reached_from_the_start(first: State, last: set[State]) -> None:
@@ -46,8 +46,13 @@ def test_every_end_is_reached_from_the_start(first: State, last: set[State]) -> 
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [(JobState.FAILED, JobState.QUEUED), (DeliveryState.DEAD, DeliveryState.PENDING)]
+    ("old", "new"),
+    [
+        (JobState.FAILED, {JobState.QUEUED}),
+        (DeliveryState.DEAD, {DeliveryState.PENDING, DeliveryState.WITHDRAWN}),
+        (DeliveryState.UNSUPPORTED, {DeliveryState.PENDING, DeliveryState.WITHDRAWN}),
+    ],
 )
-def test_requeue_is_the_only_way_back(old: State, new: State) -> None:
-    """What failed for good comes back by requeue alone."""
-    assert TRANSITIONS[old] == {new}
+def test_requeue_is_the_only_way_back(old: State, new: set[State]) -> None:
+    """What failed for good comes back by requeue alone, of the delivery or of its job."""
+    assert TRANSITIONS[old] == new
