@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from node.config import TLS, PeerTLS, Settings
+from node.config import TLS, PeerTLS, Settings, WebTLS
 from node.errors import ConfigError, Problem
 
 
@@ -43,6 +43,9 @@ def load(path: Path) -> Settings:
 def _beside(folder: Path, settings: Settings) -> Settings:
     """The settings with their paths made absolute; a model's name of the zoo is no path."""
     own = settings.node.tls and _absolute(folder, settings.node.tls)
+    web = settings.dicomweb
+    if web.tls is not None:
+        web = web.model_copy(update={"tls": _with_own(_absolute(folder, web.tls), own)})
     node = settings.node.model_copy(update={"data": (folder / settings.node.data).resolve(), "tls": own})
     peers = tuple(
         _absolute(folder, p).model_copy(
@@ -59,7 +62,7 @@ def _beside(folder: Path, settings: Settings) -> Settings:
     audit = settings.audit
     if audit.syslog_ca is not None:
         audit = audit.model_copy(update={"syslog_ca": (folder / audit.syslog_ca).resolve()})
-    made = {"node": node, "peers": peers, "pipelines": pipelines, "audit": audit}
+    made = {"node": node, "peers": peers, "pipelines": pipelines, "audit": audit, "dicomweb": web}
     return settings.model_copy(update=made)
 
 
@@ -71,8 +74,11 @@ def _absolute(folder: Path, section: _T) -> _T:
     return section.model_copy(update=paths)
 
 
-def _with_own(tls: PeerTLS, own: TLS | None) -> PeerTLS:
-    """A peer's TLS settings, with what they leave open taken from node.tls."""
+_W = TypeVar("_W", PeerTLS, WebTLS)
+
+
+def _with_own(tls: _W, own: TLS | None) -> _W:
+    """TLS settings, with what they leave open taken from node.tls."""
     if own is None:
         return tls
     inherited: dict[str, Path | None] = {} if tls.ca else {"ca": own.ca}
@@ -167,7 +173,38 @@ def _crossed(table: dict[str, Any], lines: dict[Location, int]) -> list[Problem]
                     what = "pipeline" if key == "pipelines" else "peer with an address"
                     message = f"no {what} is called {name!r}; allowed: {listed}"
                     problems.append(Problem(_line_of(at, lines), _label(at), message))
-    return problems
+    return problems + _crossed_access(table, peers, lines)
+
+
+def _crossed_access(
+    table: dict[str, Any], peers: list[dict[str, Any]], lines: dict[Location, int]
+) -> list[Problem]:
+    """Mistakes about who may send: certificates that nothing can check, titles that two could mean."""
+    found: list[tuple[Location, str]] = []
+    own, web = _table(_table(table, "node"), "tls"), _table(table, "dicomweb")
+    has_web = bool(web.get("tls")) or isinstance(web.get("tls"), dict)
+    secure = _table(web, "tls")
+    authorities = own.get("ca") or (has_web and secure.get("ca"))
+    if has_web and not (secure.get("certificate") or own.get("certificate")):
+        found.append((("dicomweb", "tls"), "needs a certificate, its own or that of node.tls"))
+    if has_web and secure.get("require_client_certificate") and not authorities:
+        found.append(
+            (("dicomweb", "tls"), "require_client_certificate needs ca, its own or that of node.tls")
+        )
+    titles = {peer.get("ae_title") for peer in peers}
+    for number, peer in enumerate(peers):
+        if peer.get("client_certificate") and not authorities:
+            message = "needs an authority to check it by: node.tls.ca or dicomweb.tls.ca"
+            found.append((("peers", number, "client_certificate"), message))
+        if not peer.get("ae_title") and peer.get("name") in titles:
+            message = f"{peer.get('name')!r} is another peer's AE title; here it would stand for one"
+            found.append((("peers", number, "name"), message))
+    return [Problem(_line_of(at, lines), _label(at), message) for at, message in found]
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    found = table.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(slots=True)

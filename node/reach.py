@@ -26,11 +26,17 @@ def store_each(
 
 
 def echo(peer: Peer, own_ae: str, *, timeout: float = 30) -> None:
-    """Ask whether the peer answers: C-ECHO, or a QIDO-RS query for one study. Raises PeerError."""
+    """Ask whether the peer answers. Raises PeerError.
+
+    By C-ECHO; over DICOMweb by a QIDO-RS query for one study, or, where the peer has no queries, by a
+    STOW-RS request without an instance.
+    """
     if peer.dicomweb is None:
         scu.echo(peer, own_ae, timeout=timeout)
-    else:
+    elif peer.find:
         qido.answers(peer, timeout=timeout)
+    else:
+        stow.answers(peer, timeout=timeout)
 
 
 def count_instances(

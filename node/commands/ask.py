@@ -24,6 +24,7 @@ from node.entities import Event
 from node.errors import AenodeError, ConfigError, PeerError
 from node.index import Index, SeriesReport, Status
 from node.log import escape
+from node.receive.credentials import TokenError, expected_token
 from node.route import rules
 from node.sop_classes import companions_only
 
@@ -40,7 +41,7 @@ _PROGRESS_FROM = 100  # files; fewer are read in a blink
 def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
     """Check the settings file: every mistake with its line and what is allowed.
 
-    Exit code 0: right; 1: a certificate cannot be used, a peer does not answer or a model is not
+    Exit code 0: right; 1: a certificate or token cannot be used, a peer does not answer or a model is not
     whole; 2: mistakes in the file.
 
     \b
@@ -56,7 +57,7 @@ def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
         else:
             click.echo(str(error), err=True)
         sys.exit(2)
-    faults = _tls_faults(settings)
+    faults = _access_faults(settings)
     answers = [_echo(settings, peer) for peer in settings.peers if peer.reachable] if peers else []
     verdicts = _verify(dict.fromkeys(p.model for p in settings.pipelines)) if models else []
     if as_json:
@@ -76,17 +77,22 @@ def check(config: Path, peers: bool, models: bool, as_json: bool) -> None:
     sys.exit(1 if any(said["error"] for said in [*faults, *answers, *verdicts]) else 0)
 
 
-def _tls_faults(settings: Settings) -> list[dict[str, str]]:
-    """Certificates and keys that cannot be used. Only the machines that need them may have them."""
+def _access_faults(settings: Settings) -> list[dict[str, str]]:
+    """Certificates, keys and tokens that cannot be used. Only the machines that need them may have them."""
     faults = []
     uses: list[tuple[str, Callable[[], object]]] = []
     if (own := settings.node.tls) is not None:
         uses.append(("node.tls", partial(acceptor_context, own)))
+    if (web := settings.dicomweb.acceptor) is not None:
+        uses.append(("dicomweb.tls", partial(acceptor_context, web)))
     uses += [(f"peer {p.name}", partial(requestor_context, p.tls)) for p in settings.peers if p.tls]
+    if settings.dicomweb.bind is not None:
+        with_token = [p for p in settings.peers if p.receive_token_file or p.receive_token_env]
+        uses += [(f"peer {p.name}", partial(expected_token, p)) for p in with_token]
     for setting, use in uses:
         try:
             use()
-        except TLSFilesError as error:
+        except (TLSFilesError, TokenError) as error:
             faults.append({"setting": setting, "error": str(error)})
     return faults
 

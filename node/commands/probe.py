@@ -1,6 +1,5 @@
 """`aenode probe`: what a peer takes, before anything depends on it."""
 
-import ipaddress
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from node.commands.options import config_option, json_option, print_json
-from node.config import Peer, Settings, host_port
+from node.config import Peer, Settings, host_port, is_loopback
 from node.config_file import load
+from node.dicomweb.probing import UNKNOWN
 from node.dicomweb.probing import probe as ask_web
 from node.dimse.outputs import (
     COMPRESSED_SYNTAXES,
@@ -36,6 +36,8 @@ from node.transcoding import can_encode
 def probe(name: str, timeout: float, config: Path, as_json: bool) -> None:
     """Ask PEER what it takes: C-ECHO, each kind of output, storage commitment, C-FIND. Nothing is stored.
 
+    A peer with `dicomweb` is asked by STOW-RS, without an instance, and by QIDO-RS.
+
     Warns of what would go wrong with the settings as they are. Exit code 1 where there is a warning
     or no answer.
 
@@ -52,7 +54,7 @@ def probe(name: str, timeout: float, config: Path, as_json: bool) -> None:
     if peer.dicomweb is None:
         found = ask(peer, settings.node.ae_title, timeout=timeout)
     else:
-        found = ask_web(peer, timeout=timeout)
+        found = ask_web(peer, settings.node.ae_title, timeout=timeout)
     warnings = warnings_of(found, peer, settings)
     if as_json:
         print_json({"findings": found, "warnings": warnings})
@@ -69,13 +71,17 @@ def warnings_of(found: Findings, peer: Peer, settings: Settings) -> list[str]:
         return [found.error]
     said = _without_storage(found, settings)
     said += _otherwise_encoded(found, peer, settings)
+    web, query = peer.dicomweb is not None, "QIDO-RS" if peer.dicomweb is not None else "C-FIND"
+    if web and not found.store:
+        said.append(f"results would not arrive: {found.store_error}")
     if found.echo_seconds is None:
-        said.append(f"{peer.name} provides no C-ECHO, which asks after an outage whether it is back")
+        asked = "QIDO-RS" if web else "C-ECHO"
+        said.append(f"{peer.name} provides no {asked}, which asks after an outage whether it is back")
     if peer.prove == "commitment" and not found.commitment:
-        instead = "C-FIND is asked instead" if found.find else "and no C-FIND: nothing will be proven"
+        instead = f"{query} is asked instead" if found.find else f"and no {query}: nothing will be proven"
         said.append(f'prove = "commitment", but {peer.name} has no storage commitment; {instead}')
     elif peer.prove == "find" and not found.find:
-        said.append(f'prove = "find", but C-FIND is not answered: {found.find_error}')
+        said.append(f'prove = "find", but {query} is not answered: {found.find_error}')
     elif peer.prove == "none":
         better = [kind for kind, has in (("commitment", found.commitment), ("find", found.find)) if has]
         if better:
@@ -135,23 +141,26 @@ def _in_the_clear(peer: Peer) -> bool:
     """Whether results leave this machine without TLS."""
     if peer.dicomweb is not None:
         url = urlsplit(peer.dicomweb)
-        return url.scheme == "http" and not _is_loopback(url.hostname or "")
-    return peer.tls is None and not _is_loopback(host_port(peer.address or ":0")[0])
+        return url.scheme == "http" and not is_loopback(url.hostname or "")
+    return peer.tls is None and not is_loopback(host_port(peer.address or ":0")[0])
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _print_web(found: Findings, peer: Peer) -> None:
+    took = f"answered in {found.echo_seconds * 1000:.0f} ms" if found.echo_seconds is not None else ""
+    click.echo(f"QIDO-RS: {took or f'not answered ({escape(found.find_error)})'}")
+    click.echo(f"STOW-RS: {'taken' if found.store else f'not taken ({escape(found.store_error)})'}")
+    if found.store:
+        click.echo(f"  asked without an instance; {UNKNOWN}")
+    if peer.address is not None:
+        click.echo(f"storage commitment: {'accepted' if found.commitment else 'not accepted'}")
 
 
 def _print(found: Findings, peer: Peer) -> None:
     where = peer.dicomweb or f"{peer.ae_title} at {peer.address}"
     click.secho(f"{peer.name}: {where}", bold=True)
     if peer.dicomweb is not None:
-        if found.echo_seconds is not None:
-            click.echo(f"answers QIDO-RS in {found.echo_seconds * 1000:.0f} ms; what it stores is not asked")
+        if not found.error:
+            _print_web(found, peer)
         return
     if found.echo_seconds is not None:
         click.echo(f"answers C-ECHO in {found.echo_seconds * 1000:.0f} ms; {escape(found.implementation)}")

@@ -77,5 +77,5 @@ def send(
     else:
         for result in missed:
             click.echo(f"{result.path}: {result.reason}", err=True)
-        click.echo(f"{len(results) - len(missed)} of {len(results)} sent to {peer.ae_title}")
+        click.echo(f"{len(results) - len(missed)} of {len(results)} sent to {peer.title}")
     sys.exit(1 if missed else 0)

@@ -11,15 +11,17 @@ from node.config.sections import (
     Broker,
     Completion,
     Deliver,
+    DICOMweb,
     IndexSettings,
     Log,
     Node,
     Receive,
     Retention,
     Web,
+    WebTLS,
     Workers,
 )
-from node.config.values import Section, host_port, redis_socket
+from node.config.values import Section, host_port, is_loopback, redis_socket
 
 __all__ = [
     "RULE_WORDS",
@@ -28,6 +30,7 @@ __all__ = [
     "Broker",
     "Completion",
     "Condition",
+    "DICOMweb",
     "Deliver",
     "IndexSettings",
     "Log",
@@ -41,8 +44,10 @@ __all__ = [
     "Settings",
     "TransferSyntax",
     "Web",
+    "WebTLS",
     "Workers",
     "host_port",
+    "is_loopback",
     "redis_socket",
 ]
 
@@ -52,6 +57,7 @@ class Settings(Section):
 
     node: Node = Node()
     receive: Receive = Receive()
+    dicomweb: DICOMweb = DICOMweb()
     completion: Completion = Completion()
     broker: Broker = Broker()
     index: IndexSettings = IndexSettings()

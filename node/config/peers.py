@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from node.config.values import Address, AETitle, Name, Section, Size
+from node.config.values import Address, AETitle, ClientCertificate, Name, Section, Size, table_or_bool
+
+_LONGEST_TITLE = 16  # PS3.5 6.2, AE
 
 # How results are encoded for a peer that accepts it so; "auto" is the first of them that it accepts.
 TransferSyntax = Literal["explicit-little", "jpeg-ls", "jpeg-2000", "htj2k", "auto"]
@@ -27,20 +29,19 @@ class PeerTLS(Section):
         return self
 
 
-def _tls(value: object) -> object:
-    return {True: {}, False: None}[value] if isinstance(value, bool) else value
-
-
 class Peer(Section):
-    """A remote Application Entity. Without an address or a DICOMweb URL it can only send to us."""
+    """A remote Application Entity or DICOMweb server. Without an address or a URL it can only send to us."""
 
     name: Name
-    ae_title: AETitle
+    ae_title: AETitle = ""  # empty: it speaks DICOMweb only
     address: Address | None = None
     dicomweb: str | None = Field(None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
     token_file: Path | None = None
     token_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    tls: Annotated[PeerTLS | None, BeforeValidator(_tls)] = None
+    receive_token_file: Path | None = None
+    receive_token_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    client_certificate: ClientCertificate | None = None
+    tls: Annotated[PeerTLS | None, BeforeValidator(table_or_bool)] = None
     transfer_syntax: TransferSyntax = "explicit-little"
     prove: Literal["commitment", "find", "none"] = "none"
     find: bool = True
@@ -54,6 +55,30 @@ class Peer(Section):
         """Whether results can be sent to it."""
         return self.address is not None or self.dicomweb is not None
 
+    @property
+    def title(self) -> str:
+        """Its AE title, or its name where it has none: what its instances and the audit know it by."""
+        return self.ae_title or self.name
+
+    @property
+    def may_stow(self) -> bool:
+        """Whether it has what a STOW-RS request to us is known by."""
+        return bool(self.receive_token_file or self.receive_token_env or self.client_certificate)
+
+    @model_validator(mode="after")
+    def _dimse_needs_a_title(self) -> Self:
+        if self.ae_title:
+            return self
+        if self.address is not None:
+            raise ValueError("an address needs the peer's ae_title")
+        if not self.dicomweb and not self.may_stow:
+            raise ValueError(
+                "needs an ae_title, or DICOMweb: dicomweb, receive_token_file, client_certificate"
+            )
+        if self.may_stow and len(self.name) > _LONGEST_TITLE:
+            raise ValueError("its name stands for its AE title: allowed: at most 16 characters")
+        return self
+
     @model_validator(mode="after")
     def _dicomweb_has_what_it_needs(self) -> Self:
         if self.token_file or self.token_env:
@@ -61,6 +86,8 @@ class Peer(Section):
                 raise ValueError("a token is for dicomweb, and must not travel in the clear: https:// only")
             if self.token_file and self.token_env:
                 raise ValueError("allowed: token_file or token_env, not both")
+        if self.receive_token_file and self.receive_token_env:
+            raise ValueError("allowed: receive_token_file or receive_token_env, not both")
         if self.prove == "commitment" and self.dicomweb and self.address is None:
             raise ValueError('DICOMweb has no storage commitment; allowed: prove = "find" or "none"')
         return self

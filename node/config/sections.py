@@ -1,11 +1,20 @@
 """The sections of config.toml that concern one part of the node each."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from node.config.values import Address, AETitle, Seconds, Section, Size
+from node.config.values import (
+    Address,
+    AETitle,
+    Seconds,
+    Section,
+    Size,
+    host_port,
+    is_loopback,
+    table_or_bool,
+)
 
 
 class TLS(Section):
@@ -44,6 +53,42 @@ class Receive(Section):
     acse_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 60
     dimse_timeout_seconds: Seconds = 300
+
+
+class WebTLS(Section):
+    """HTTPS as acceptor; the files are those of node.tls unless others are named."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    require_client_certificate: bool = False
+
+    @model_validator(mode="after")
+    def _a_key_has_its_certificate(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs its certificate")
+        return self
+
+
+class DICOMweb(Section):
+    """The STOW-RS provider; without `bind` there is none."""
+
+    bind: Address | None = None
+    tls: Annotated[WebTLS | None, BeforeValidator(table_or_bool)] = None
+    max_instances: int = Field(10_000, ge=1)
+
+    @property
+    def acceptor(self) -> TLS | None:
+        """How TLS is spoken, once the files of node.tls are filled in."""
+        if self.tls is None or self.tls.certificate is None:
+            return None
+        return TLS.model_validate(self.tls.model_dump())
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> Self:
+        if self.bind is not None and self.tls is None and not is_loopback(host_port(self.bind)[0]):
+            raise ValueError('beyond this machine tls is needed; allowed without: "127.0.0.1:…"')
+        return self
 
 
 class Completion(Section):

@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated
@@ -35,11 +36,37 @@ def _address(value: object) -> object:
     raise ValueError('allowed: "host:port", such as "10.0.0.5:104"')
 
 
+def _client_certificate(value: object) -> object:
+    if isinstance(value, str):
+        kind, colon, digest = value.partition(":")
+        if colon and kind.lower() == "sha256":
+            digest = digest.replace(":", "").lower()
+            if re.fullmatch(r"[0-9a-f]{64}", digest):
+                return f"sha256:{digest}"
+        elif not colon and value.strip() and value.isprintable():
+            return value.strip()
+    raise ValueError('allowed: "sha256:" and 64 hexadecimal digits, or a name that stands in the certificate')
+
+
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 AETitle = Annotated[str, BeforeValidator(_ae_title)]
 Address = Annotated[str, BeforeValidator(_address)]
+ClientCertificate = Annotated[str, BeforeValidator(_client_certificate)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def table_or_bool(value: object) -> object:
+    """For a table that `true` stands for where all of it has defaults; `false` means none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is that of this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def host_port(address: str) -> tuple[str, int]:

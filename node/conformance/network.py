@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from node.config import Deliver, Node, Peer, Receive
+from node.config import Deliver, DICOMweb, Node, Peer, Receive
 from node.conformance.sections import Section, prose, table
+from node.dicomweb.store_response import STATUSES
 from node.dimse.negotiation import APPLICATION_CONTEXT
 from node.dimse.outcome import outcomes
 from node.dimse.scu import MAX_CONTEXTS
@@ -95,6 +96,11 @@ def _web() -> list[tuple[object, ...]]:
         ("peers.dicomweb", _of_peer("dicomweb"), "the root of its services"),
         ("peers.token_file, peers.token_env", "not set", "where the bearer token comes from"),
         ("peers.tls", _of_peer("tls"), "certificates"),
+        ("dicomweb.bind", "not set", "address and port of the origin server"),
+        ("dicomweb.tls", "false", "HTTPS there; compulsory beyond the machine itself"),
+        ("dicomweb.max_instances", DICOMweb().max_instances, "parts in one request"),
+        ("peers.receive_token_file, peers.receive_token_env", "not set", "the token of a sender"),
+        ("peers.client_certificate", "not set", "the certificate of a sender, by name or digest"),
     ]
 
 
@@ -224,4 +230,12 @@ def _web_statuses() -> Section:
         ("415", "REFUSED; sent uncompressed first where it was not"),
         ("others", "RETRY"),
     ]
-    return Section("DICOM Web Services", table(("HTTP status of Store", "outcome"), rows))
+    return Section(
+        "DICOM Web Services",
+        [
+            *prose("As user agent:"),
+            *table(("HTTP status of Store", "outcome"), rows),
+            *prose("As origin server; a FailureReason is one of the statuses of the SCP above."),
+            *table(("HTTP status of Store", "when"), [(f"{s:d}", when) for s, when in STATUSES.items()]),
+        ],
+    )

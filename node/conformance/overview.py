@@ -77,7 +77,8 @@ def _content() -> list[str]:
     return [
         *prose(
             "DIMSE columns name the Transfer Syntax Set, DICOM Web the role of user agent of the Store",
-            "transaction. Create: S, a Standard SOP Class. Process: rules choose what is made of it. What is",
+            "transaction; as origin server it takes what the SCP takes. Create: S, a Standard SOP Class.",
+            "Process: rules choose what is made of it. What is",
             "not processed is accepted so that a study can be forwarded as a whole, kept and ignored.",
             "Nothing is displayed, and nothing is archived: instances are kept for their results' sake.",
         ),
@@ -105,7 +106,7 @@ def _dimse() -> list[str]:
 
 def _web() -> list[str]:
     rows = [
-        ("Studies: Store (STOW-RS)", "Y", "N"),
+        ("Studies: Store (STOW-RS)", "Y", "Y"),
         ("Studies: Search (QIDO-RS)", "Y", "N"),
         ("Studies: Retrieve (WADO-RS)", "N", "N"),
         ("all others", "N", "N"),
@@ -153,6 +154,7 @@ def implementation_model() -> Section:
     """Section 4."""
     flow = [
         "```",
+        "modality, PACS ──STOW-RS──┐",
         "modality, PACS ──C-STORE──▶ receiver → spool → rules → workers → outbox ──C-STORE──▶ archive",
         "                                │                                  ├──N-ACTION──▶ archive",
         "archive ──N-EVENT-REPORT────────┘                                  └──C-FIND────▶ archive, source",
@@ -160,8 +162,9 @@ def implementation_model() -> Section:
         "",
     ]
     functions = prose(
-        "The receiver answers a C-STORE with success when the instance is durable on disk. A series counts",
-        "as whole when nothing more has come for a while, or when a C-FIND at its source says so. Rules",
+        "The receiver answers C-STORE and Store (STOW-RS) with success when the instance is durable on",
+        "disk. A series counts as whole when nothing more has come for a while, or when a C-FIND at its",
+        "source says so. Rules",
         "choose what is made of it and where that goes. A result is sent until the archive has taken it or",
         "refused it for good, and is then proven by storage commitment or C-FIND, where the peer's settings",
         "ask for that.",

@@ -25,11 +25,18 @@ def security() -> Section:
             Section("User Identity Negotiation Support"),
             Section(
                 "Web Services Security Features",
-                prose(
-                    "HTTPS with the suites of 8.4.2; the server's certificate is verified. Bearer tokens",
-                    "and client certificates by setting; a token is never sent in the clear. Proxies of the",
-                    "environment are not used.",
-                ),
+                [
+                    *prose(
+                        "HTTPS with the suites of 8.4.2; the server's certificate is verified. Bearer tokens",
+                        "and client certificates by setting; a token is never sent in the clear. Proxies of",
+                        "the environment are not used.",
+                    ),
+                    *prose(
+                        "As origin server: every request must bring the bearer token of a peer (RFC 6750) or",
+                        "come over TLS with a peer's client certificate, or both where its settings have",
+                        "both. Beyond the machine itself TLS is compulsory.",
+                    ),
+                ],
             ),
             Section(
                 "Other Security Features",
@@ -43,6 +50,7 @@ def _ports() -> list[str]:
     rows = [
         (Node().bind.rpartition(":")[2], "in", "`node.bind`", "DICOM, or DICOM over TLS"),
         ("not set", "in", "`node.tls.bind`", "DICOM over TLS beside the other"),
+        ("not set", "in", "`dicomweb.bind`", "HTTPS, or HTTP from the machine itself"),
         ("by peer", "out", "`peers.address`, `peers.dicomweb`", "DICOM, HTTPS"),
         ("by setting", "out", "`audit.syslog`", "syslog over TLS"),
     ]
@@ -75,6 +83,7 @@ def _transport() -> list[str]:
         "",
         *prose(
             "An acceptor asks for the peer's certificate unless `require_client_certificate` is false; an",
-            "initiator always verifies it, with the name unless `check_name` is false.",
+            "initiator always verifies it, with the name unless `check_name` is false. A peer's",
+            "`client_certificate` binds its calling AE title to a certificate.",
         ),
     ]

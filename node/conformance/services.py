@@ -7,6 +7,7 @@ from node.dimse import contexts, outputs
 from node.dimse.commitment import WELL_KNOWN_INSTANCE
 from node.dimse.contexts import STORAGE_COMMITMENT, VERIFICATION
 from node.dimse.scu import STUDY_ROOT_FIND
+from node.receive.stowing import METHODS, REQUEST_TYPE, RESPONSE_TYPE
 
 
 def services() -> Section:
@@ -179,8 +180,33 @@ def _studies() -> list[Section]:
                 "whose pixels are encoded anew names its `transfer-syntax`; one that is refused with 415 or",
                 "0xC122 goes uncompressed.",
             ),
+            [Section("Origin Server", _origin_server())],
         ),
         Section("Search", table(("request", "asks"), searches)),
+    ]
+
+
+def _origin_server() -> list[str]:
+    return [
+        *prose(
+            "Where `dicomweb.bind` is set: HTTP/1.1, with or without TLS, bodies with a length or chunked.",
+            "SOP classes and transfer syntaxes are those of storage as SCP. A part is one DICOM file",
+            "(PS3.10); its data set is kept as the bytes that came.",
+        ),
+        *table(
+            ("request", "media type", "answer"),
+            [
+                ("POST {s}/studies", REQUEST_TYPE, RESPONSE_TYPE),
+                ("POST {s}/studies/{study}", REQUEST_TYPE, RESPONSE_TYPE),
+                ("OPTIONS {s}/studies", "none", f"Allow: {METHODS}"),
+            ],
+        ),
+        *prose(
+            "FailedSOPSequence and ReferencedSOPSequence name each instance; parts that name none are in",
+            "OtherFailuresSequence. RetrieveURL is empty: nothing can be retrieved. A request counts as an",
+            "association, has its limits, and the peer's AE title, or its name where it has none, as calling",
+            "AE title.",
+        ),
     ]
 
 

@@ -186,7 +186,7 @@ class Outbox:
             return
         studies = self._index.studies_of([delivery.artifact.job_id for delivery in kept])
         pairs = [(studies[d.artifact.job_id], d.artifact.sop_class_uid) for d in kept]
-        self._audit.returned(self._clock(), peer.ae_title, host_of(peer), studies_of(pairs), failed)
+        self._audit.returned(self._clock(), peer.title, host_of(peer), studies_of(pairs), failed)
 
     def _record(self, peer: Peer, outcomes: Sequence[DeliveryOutcome]) -> None:
         if not outcomes:

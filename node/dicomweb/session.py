@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import ConnectionPool
 
 from node.config import Peer, PeerTLS
-from node.dimse.tls import TLSFilesError, requestor_context
+from node.dimse.tls import TLSFilesError, no_session, requestor_context
 from node.errors import PeerError
 
 
@@ -68,10 +68,19 @@ def _failure(peer: Peer, error: requests.RequestException) -> PeerError:
     if answer is not None:
         return PeerError(f"{peer.name}: {said_by(answer)}")
     if isinstance(error, requests.exceptions.SSLError):
-        return PeerError(f"{peer.name}: no TLS session could be begun with {peer.dicomweb}")
+        return PeerError(f"{peer.name}: {_tls_fault(error)} with {peer.dicomweb}")
     if isinstance(error, requests.Timeout):
         return PeerError(f"{peer.name}: no answer in time from {peer.dicomweb}")
     return PeerError(f"{peer.name}: no connection to {peer.dicomweb}: {type(error).__name__}")
+
+
+def _tls_fault(error: BaseException) -> str:
+    """What the TLS library said, which requests and urllib3 have wrapped several times."""
+    if isinstance(error, ssl.SSLError):
+        return no_session(error)
+    inner = [getattr(error, "reason", None), *error.args]
+    found = (_tls_fault(one) for one in inner if isinstance(one, BaseException))
+    return next(found, "no TLS session could be begun")
 
 
 def said_by(answer: requests.Response) -> str:

@@ -20,6 +20,10 @@ from node.dimse.scu import SLOWEST
 from node.errors import PeerError
 
 _BOUNDARY = "aenode-6f1d1f5e4c0b4b0f9d2c0d0a1b7e8c55"
+_HEADERS = {
+    "Content-Type": f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}',
+    "Accept": "application/dicom+json",
+}
 _CHUNK = 1 << 20
 _ANSWERED = frozenset({200, 202, 409})  # with a data set that says what became of each instance
 _REFUSED = frozenset({400, 406, 411, 413, 415, 422})  # what was sent is at fault, not the way
@@ -89,10 +93,7 @@ def _post(
         return session.post(
             f"{base_url(peer)}/studies",
             data=_Body(file, size, sent.syntax if says_syntax else None),
-            headers={
-                "Content-Type": f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}',
-                "Accept": "application/dicom+json",
-            },
+            headers=_HEADERS,
             timeout=(timeout, timeout + size / SLOWEST),
             allow_redirects=False,
         )
@@ -104,6 +105,28 @@ def _judged(file: Outgoing, peer: Peer, answer: requests.Response) -> StoreResul
     if answer.status_code not in _ANSWERED:
         raise PeerError(f"{peer.name}: {said_by(answer)}")
     return _result(file.path, str(file.sop_instance), peer, answer)
+
+
+def answers(peer: Peer, *, timeout: float = 30) -> None:
+    """Ask by a request without instances, of which nothing is stored. Raises PeerError where it is not taken.
+
+    A server that knows STOW-RS answers it with 200, or with 400 or 409 because there is nothing to store;
+    what answers with a page is another kind of server.
+    """
+    with session_with(peer) as session:
+        answer = session.post(
+            f"{base_url(peer)}/studies",
+            data=f"--{_BOUNDARY}--\r\n".encode(),
+            headers=_HEADERS,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+    status = answer.status_code
+    if status in (404, 405, 501):
+        raise PeerError(f"{peer.name}: has no STOW-RS at {peer.dicomweb} (HTTP {status})")
+    page = "text/html" in answer.headers.get("Content-Type", "").lower()
+    if page or not (200 <= status < 300 or status in (400, 409)):
+        raise PeerError(f"{peer.name}: {said_by(answer)}")
 
 
 class _Body:

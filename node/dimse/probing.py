@@ -47,6 +47,8 @@ class Findings:
     commitment: bool = False
     find: bool = False
     find_error: str = ""
+    store: bool = False  # a STOW-RS request without instances is taken; DICOMweb only
+    store_error: str = ""
     error: str = ""
 
 
@@ -60,9 +62,7 @@ def probe(peer: Peer, own_ae: str, *, timeout: float = 10) -> Findings:
             found.echo_seconds = time.monotonic() - begun
         for output in outputs.OUTPUT_CLASSES:
             found.accepted += _accepted(peer, own_ae, output, timeout, found)
-        found.commitment = bool(
-            _contexts(peer, own_ae, [(STORAGE_COMMITMENT, ImplicitVRLittleEndian)], timeout)
-        )
+        found.commitment = takes_commitment(peer, own_ae, timeout)
     except PeerError as error:
         found.error = str(error)
         return found
@@ -73,6 +73,11 @@ def probe(peer: Peer, own_ae: str, *, timeout: float = 10) -> Findings:
     except PeerError as error:
         found.find_error = str(error)
     return found
+
+
+def takes_commitment(peer: Peer, own_ae: str, timeout: float) -> bool:
+    """Whether a peer accepts requests for storage commitment. Raises PeerError."""
+    return bool(_contexts(peer, own_ae, [(STORAGE_COMMITMENT, ImplicitVRLittleEndian)], timeout))
 
 
 def _accepted(peer: Peer, own_ae: str, output: Output, timeout: float, found: Findings) -> list[Accepted]:

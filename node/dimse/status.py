@@ -15,6 +15,7 @@ class Status(IntEnum):
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_MISMATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+    SYNTAX_NOT_SUPPORTED = 0xC122
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ MEANINGS: dict[Status, Meaning] = {
         "PS3.7 C.5", "N-EVENT-REPORT: a report that cannot be read, or of no transaction with this peer"
     ),
     Status.SOP_CLASS_NOT_SUPPORTED: Meaning(
-        "PS3.7 C.5", "the request's SOP class is not that of its presentation context"
+        "PS3.7 C.5",
+        "the request's SOP class is not that of its presentation context; STOW-RS: not one that we take",
     ),
     Status.UNRECOGNIZED_OPERATION: Meaning(
         "PS3.7 C.5", "a request other than C-STORE, C-ECHO and N-EVENT-REPORT"
@@ -44,10 +46,15 @@ MEANINGS: dict[Status, Meaning] = {
         "less free space than receive.min_free, a full disk or the peer's quota, or a stuck index",
     ),
     Status.DATA_SET_MISMATCH: Meaning(
-        "PS3.4 B.2.3", "command and data set disagree on the SOP class or the SOP instance"
+        "PS3.4 B.2.3",
+        "command and data set disagree on the SOP class or the SOP instance; STOW-RS: file meta information"
+        " and data set do, or the study is not that of the request",
     ),
     Status.CANNOT_UNDERSTAND: Meaning(
         "PS3.4 B.2.3", "no data set, no SOP class or instance UID in it, or a header that cannot be decoded"
+    ),
+    Status.SYNTAX_NOT_SUPPORTED: Meaning(
+        "PS3.18 I.2.2", "STOW-RS: a transfer syntax that is not one of those that we take"
     ),
 }
 
@@ -71,6 +78,9 @@ class Rejection:
 
 APPLICATION_CONTEXT_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 2, "application context not supported")
 CALLING_AE_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 3, "calling AE title not recognized")
+CERTIFICATE_NOT_ITS_OWN = Rejection(
+    RejectResult.PERMANENT, 1, 3, "the calling AE title is bound to another certificate (client_certificate)"
+)
 CALLED_AE_UNKNOWN = Rejection(RejectResult.PERMANENT, 1, 7, "called AE title not recognized")
 PROTOCOL_VERSION_UNKNOWN = Rejection(RejectResult.PERMANENT, 2, 2, "protocol version not supported")
 TOO_MANY_ASSOCIATIONS = Rejection(RejectResult.TRANSIENT, 3, 2, "limit of associations reached")
@@ -81,6 +91,7 @@ STOPPING = Rejection(RejectResult.TRANSIENT, 3, 1, "this node is stopping")
 REJECTIONS = (
     APPLICATION_CONTEXT_UNKNOWN,
     CALLING_AE_UNKNOWN,
+    CERTIFICATE_NOT_ITS_OWN,
     CALLED_AE_UNKNOWN,
     PROTOCOL_VERSION_UNKNOWN,
     TOO_MANY_ASSOCIATIONS,

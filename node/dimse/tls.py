@@ -10,9 +10,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from node.config import TLS, PeerTLS
 from node.errors import AenodeError
@@ -88,6 +91,26 @@ def files_of(tls: TLS) -> Sequence[Path]:
     return [file for file in (tls.certificate, tls.key, tls.ca) if file is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """What a peer has shown: the SHA-256 of its certificate, and the names that stand in it."""
+
+    sha256: str
+    names: frozenset[str]
+
+    def is_named(self, wanted: str) -> bool:
+        """Whether it is the one that a peer's `client_certificate` asks for."""
+        kind, colon, digest = wanted.partition(":")
+        return digest == self.sha256 if colon and kind == "sha256" else wanted in self.names
+
+
+def _names(said: Mapping[str, Any]) -> frozenset[str]:
+    """Common name and SubjectAltNames, from what `getpeercert` says."""
+    subject = [pair for pairs in said.get("subject", ()) for pair in pairs]
+    common = [value for kind, value in subject if kind == "commonName"]
+    return frozenset(common + [str(value) for _, value in said.get("subjectAltName", ())])
+
+
 class SecureConnection:
     """A TLS session that a peer begins, as a connection of the upper layer.
 
@@ -118,7 +141,7 @@ class SecureConnection:
             except ssl.SSLWantWriteError:
                 woken = self._wait(select.POLLOUT, deadline)
             except ssl.SSLError as error:
-                raise OSError(_no_session(error)) from error
+                raise OSError(no_session(error)) from error
             if woken:
                 return 0
 
@@ -133,6 +156,16 @@ class SecureConnection:
                 self._wait(select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
                 self._wait(select.POLLOUT, deadline)
+
+    def certificate(self) -> ClientCertificate | None:
+        """What the peer has shown, verified, once the session has begun; None where it showed nothing."""
+        try:
+            encoded, said = self._tls.getpeercert(binary_form=True), self._tls.getpeercert()
+        except ValueError:  # no session yet
+            return None
+        if not encoded or not said:
+            return None
+        return ClientCertificate(sha256(encoded).hexdigest(), _names(said))
 
     def shutdown(self, _how: int, /) -> None:
         """Called from another thread: a read that waits returns 0."""
@@ -179,7 +212,8 @@ _SENTENCES = {
 }
 
 
-def _no_session(error: ssl.SSLError) -> str:
+def no_session(error: ssl.SSLError) -> str:
+    """Why no session came about, as a sentence."""
     reason = error.reason or "unknown"
     detail = str(getattr(error, "verify_message", "") or reason.lower().replace("_", " "))
     sentence = _SENTENCES.get(reason)

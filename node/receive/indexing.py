@@ -15,10 +15,10 @@ from itertools import groupby, islice
 from pathlib import PurePosixPath
 
 from node.dimse.status import Status
-from node.dimse.upper_layer import Association
 from node.entities import Instance
 from node.errors import InstanceRefused
 from node.index import Index
+from node.receive.storage import Carrier
 from node.spool import Inbox, Spool, SpoolError
 
 log = logging.getLogger("aenode.receive")
@@ -57,25 +57,26 @@ class Indexing:
         if self._thread.is_alive():
             log.error("the index takes no entries; the next start sweeps the spool for them")
 
-    def opened(self, association: Association) -> None:
-        """Note an association."""
+    def opened(self, carrier: Carrier) -> None:
+        """Note an association, or a STOW-RS request, which counts as one."""
         at = self._clock()
         self._entries.put(
             lambda: self._index.open_association(
-                association.id,
-                calling_ae=association.titles.calling_ae,
-                called_ae=association.titles.called_ae,
-                host=association.host,
+                carrier.id,
+                calling_ae=carrier.titles.calling_ae,
+                called_ae=carrier.titles.called_ae,
+                host=carrier.host,
                 receiver=self._receiver,
                 at=at,
             )
         )
 
-    def closed(self, association: Association) -> None:
-        """Note the end of an association, after all of its instances."""
+    def closed(self, carrier: Carrier, *, hurry: bool = True) -> None:
+        """Note its end, after all of its instances; `hurry`: at once, and not with what else comes."""
         at = self._clock()
-        self._entries.put(lambda: self._index.close_association(association.id, at))
-        self._hurry.set()
+        self._entries.put(lambda: self._index.close_association(carrier.id, at))
+        if hurry:
+            self._hurry.set()
 
     def add(self, instance: Instance) -> None:
         """Offer an instance. Raises InstanceRefused where too many wait already."""

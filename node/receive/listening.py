@@ -1,12 +1,14 @@
-"""Where connections come in: node.bind in the clear, node.tls.bind over TLS, or node.bind over TLS alone."""
+"""Where connections come in.
+
+DICOM: node.bind in the clear, node.tls.bind over TLS, or node.bind over TLS alone. HTTP: dicomweb.bind.
+"""
 
 import logging
 import select
 import socket
-import ssl
 from dataclasses import dataclass
 
-from node.config import TLS, Node, host_port
+from node.config import TLS, DICOMweb, Node, host_port
 from node.dimse.pdu import Connection
 from node.dimse.tls import SecureConnection, TLSFilesError, acceptor_context, files_of
 
@@ -15,14 +17,43 @@ log = logging.getLogger("aenode.receive")
 _BACKLOG = 128
 
 
-@dataclass(frozen=True, slots=True)
 class _Door:
-    listener: socket.socket
-    secure: bool
+    """One listening socket; with TLS its context, made anew when a file changes."""
+
+    def __init__(self, address: str, tls: TLS | None, *, is_web: bool, share_port: bool) -> None:
+        self.is_web = is_web
+        self.tls = tls
+        self.context = acceptor_context(tls) if tls is not None else None
+        self._stamps = _stamps(tls)
+        self.listener = _bound(address, share_port)
 
     @property
     def port(self) -> int:
         return int(self.listener.getsockname()[1])
+
+    def refresh(self) -> None:
+        if self.tls is None or (stamps := _stamps(self.tls)) == self._stamps:
+            return
+        self._stamps = stamps
+        try:
+            self.context = acceptor_context(self.tls)
+        except TLSFilesError as error:
+            log.error("changed TLS files are refused, the old ones stay: %s", error)  # noqa: TRY400 - no trace
+        else:
+            log.info("changed TLS files are in force on port %d", self.port)
+
+    def __str__(self) -> str:
+        kind = ("HTTPS" if self.tls else "HTTP") if self.is_web else "TLS" if self.tls else ""
+        return f"port {self.port} ({kind})" if kind else f"port {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A connection that was accepted."""
+
+    connection: Connection
+    host: str
+    is_web: bool
 
 
 class Listening:
@@ -31,21 +62,21 @@ class Listening:
     Raises OSError where an address is taken, TLSFilesError where the TLS files cannot be used.
     """
 
-    def __init__(self, node: Node, *, share_port: bool) -> None:
-        self._tls = node.tls
-        self._context: ssl.SSLContext | None = None
-        self._stamps: list[tuple[int, int]] = []
-        if node.tls is not None:
-            self._context = acceptor_context(node.tls)
-            self._stamps = _stamps(node.tls)
-        self._doors = [_Door(_bound(node.bind, share_port), secure=bool(node.tls and not node.tls.bind))]
-        if node.tls is not None and node.tls.bind is not None:
-            try:
-                self._doors.append(_Door(_bound(node.tls.bind, share_port), secure=True))
-            except OSError:
-                self.close()
-                raise
+    def __init__(self, node: Node, web: DICOMweb, *, share_port: bool) -> None:
+        tls = node.tls
+        wanted = [(node.bind, tls if tls and not tls.bind else None, False)]
+        if tls is not None and tls.bind is not None:
+            wanted.append((tls.bind, tls, False))
+        if web.bind is not None:
+            wanted.append((web.bind, web.acceptor, True))
+        self._doors: list[_Door] = []
         self._poll = select.poll()
+        try:
+            for address, files, is_web in wanted:
+                self._doors.append(_Door(address, files, is_web=is_web, share_port=share_port))
+        except (OSError, TLSFilesError):
+            self.close()
+            raise
         for door in self._doors:
             self._poll.register(door.listener, select.POLLIN)
 
@@ -56,16 +87,21 @@ class Listening:
 
     @property
     def tls_port(self) -> int | None:
-        """Where TLS is spoken."""
-        return next((door.port for door in self._doors if door.secure), None)
+        """Where DICOM TLS is spoken."""
+        return next((door.port for door in self._doors if door.tls and not door.is_web), None)
+
+    @property
+    def web_port(self) -> int | None:
+        """Of dicomweb.bind."""
+        return next((door.port for door in self._doors if door.is_web), None)
 
     def __str__(self) -> str:
-        return " and ".join(f"port {door.port}{' (TLS)' if door.secure else ''}" for door in self._doors)
+        return " and ".join(map(str, self._doors))
 
-    def accept(self, seconds: float) -> list[tuple[Connection, str]]:
-        """Connections that came within so many seconds, each with its host. Raises OSError."""
+    def accept(self, seconds: float) -> list[Arrived]:
+        """Connections that came within so many seconds. Raises OSError."""
         ready = {fd for fd, _ in self._poll.poll(seconds * 1000)}
-        found: list[tuple[Connection, str]] = []
+        found: list[Arrived] = []
         for door in self._doors:
             if door.listener.fileno() not in ready:
                 continue
@@ -74,21 +110,14 @@ class Listening:
             except BlockingIOError:  # another process took it, or the peer left
                 continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wrapped = SecureConnection(connection, self._context) if door.secure and self._context else None
-            found.append((wrapped or connection, str(address[0])))
+            secure = SecureConnection(connection, door.context) if door.context else None
+            found.append(Arrived(secure or connection, str(address[0]), door.is_web))
         return found
 
     def refresh(self) -> None:
         """Take changed certificate files up; those that cannot be used leave the old ones in force."""
-        if self._tls is None or (stamps := _stamps(self._tls)) == self._stamps:
-            return
-        self._stamps = stamps
-        try:
-            self._context = acceptor_context(self._tls)
-        except TLSFilesError as error:
-            log.error("changed TLS files are refused, the old ones stay: %s", error)  # noqa: TRY400 - no trace
-        else:
-            log.info("changed TLS files are in force")
+        for door in self._doors:
+            door.refresh()
 
     def close(self) -> None:
         """Take no more connections."""
@@ -104,9 +133,9 @@ def _bound(address: str, share_port: bool) -> socket.socket:
     return listener
 
 
-def _stamps(tls: TLS) -> list[tuple[int, int]]:
+def _stamps(tls: TLS | None) -> list[tuple[int, int]]:
     found = []
-    for file in files_of(tls):
+    for file in files_of(tls) if tls is not None else ():
         try:
             stat = file.stat()
             found.append((stat.st_mtime_ns, stat.st_size))

@@ -28,11 +28,11 @@ class Quotas:
             return False
         now = time.monotonic()
         with self._lock:
-            asked_at, used = self._bytes.get(peer.ae_title, (0.0, 0))
+            asked_at, used = self._bytes.get(peer.title, (0.0, 0))
         if asked_at == 0.0 or now - asked_at >= _ASK_EVERY_SECONDS:
-            used = self._index.spooled_bytes(peer.ae_title)
+            used = self._index.spooled_bytes(peer.title)
             with self._lock:
-                self._bytes[peer.ae_title] = (now, used)
+                self._bytes[peer.title] = (now, used)
         return used >= peer.quota
 
     def received(self, calling_ae: str, size: int) -> None:

@@ -1,15 +1,16 @@
-"""C-STORE: from the fragments of a data set to a durable instance, or the status that says why not."""
+"""From the fragments of a data set to a durable instance, or the status that says why not."""
 
 import errno
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from node.dimse.command import Command
-from node.dimse.negotiation import Context
+from node.dimse.negotiation import Context, Titles
 from node.dimse.status import Status
-from node.dimse.upper_layer import Association
 from node.entities import Instance
 from node.errors import InstanceRefused
 from node.header import HeaderError
@@ -38,19 +39,28 @@ class Space:
         return self._free < limit
 
 
+class Carrier(Protocol):
+    """What brings instances in, an association or a STOW-RS request; as text its name for the log."""
+
+    id: str
+    host: str
+    titles: Titles
+    refused: int
+
+
 class InstanceStorage:
-    """Stores the instances of one association. `add` hands each to the index; it may refuse."""
+    """Stores the instances of one carrier. `add` hands each to the index; it may refuse."""
 
     def __init__(
         self,
-        association: Association,
+        carrier: Carrier,
         inbox: Inbox,
         no_room: Callable[[], str],
         add: Callable[[Instance], None],
         clock: Callable[[], datetime],
         reports: CommitmentReports,
     ) -> None:
-        self.association = association
+        self.carrier = carrier
         self.add = add
         self.clock = clock
         self._inbox = inbox
@@ -61,44 +71,61 @@ class InstanceStorage:
 
     def begin_report(self, request: Command, context: Context) -> ArrivingReport:
         """Take a report of storage commitment."""
-        return self._reports.begin(self.association.titles.calling_ae, context)
+        return self._reports.begin(self.carrier.titles.calling_ae, context)
 
     def report(self, instance: Instance) -> None:
         """Say in the log what is odd about an instance that was kept."""
         self.kept.append((instance.study_instance_uid, instance.sop_class_uid))
         uid = instance.sop_instance_uid[:64]
         if instance.defect:
-            log.warning("%s: %s is kept and set apart: %s", self.association, uid, instance.defect)
+            log.warning("%s: %s is kept and set apart: %s", self.carrier, uid, instance.defect)
         if instance.own_result:
             self._own_results += 1
             if self._own_results == 1:
-                log.info("%s brings results of ours; they are kept and not routed", self.association)
+                log.info("%s brings results of ours; they are kept and not routed", self.carrier)
 
     def begin(self, request: Command, context: Context) -> "ArrivingInstance":
         """Begin a file for the data set. Raises InstanceRefused."""
         if not request.sop_instance_uid:
             raise InstanceRefused(Status.CANNOT_UNDERSTAND, "no Affected SOP Instance UID")
+        return self.begin_instance(
+            request.sop_class_uid, request.sop_instance_uid, context.transfer_syntax, Announced("command")
+        )
+
+    def begin_instance(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, announced: "Announced"
+    ) -> "ArrivingInstance":
+        """Begin a file for a data set that was announced by its names. Raises InstanceRefused."""
         if why := self._no_room():
             raise InstanceRefused(Status.OUT_OF_RESOURCES, why)
-        titles = self.association.titles
+        titles = self.carrier.titles
         origin = Origin(
-            sop_class_uid=request.sop_class_uid,
-            sop_instance_uid=request.sop_instance_uid,
-            transfer_syntax_uid=context.transfer_syntax,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
             calling_ae=titles.calling_ae,
             called_ae=titles.called_ae,
-            association=self.association.id,
+            association=self.carrier.id,
         )
         try:
-            return ArrivingInstance(self, self._inbox.receive(origin))
+            return ArrivingInstance(self, self._inbox.receive(origin), announced)
         except Exception as error:
             raise refusal(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What told of a data set before it came, and the study that it must be of; empty: any."""
+
+    by: str
+    study_instance_uid: str = ""
 
 
 class ArrivingInstance:
     """One data set on its way to the spool."""
 
-    def __init__(self, storage: InstanceStorage, incoming: Incoming) -> None:
+    def __init__(self, storage: InstanceStorage, incoming: Incoming, announced: Announced) -> None:
+        self._announced = announced
         self._storage = storage
         self._incoming = incoming
 
@@ -121,12 +148,19 @@ class ArrivingInstance:
         if not found.sop_class_uid or not found.sop_instance_uid:
             raise InstanceRefused(Status.CANNOT_UNDERSTAND, "the data set has no SOP Class or Instance UID")
         if found.sop_class_uid != origin.sop_class_uid:
-            raise InstanceRefused(Status.DATA_SET_MISMATCH, "command and data set differ in SOPClassUID")
+            raise self._mismatch("SOPClassUID")
         if found.sop_instance_uid != origin.sop_instance_uid:
-            raise InstanceRefused(Status.DATA_SET_MISMATCH, "command and data set differ in SOPInstanceUID")
+            raise self._mismatch("SOPInstanceUID")
+        study = self._announced.study_instance_uid
+        if study and found.study_instance_uid != study:
+            raise InstanceRefused(Status.DATA_SET_MISMATCH, "its study is not that of the request")
         instance = self._incoming.keep(found, self._storage.clock())
         self._storage.report(instance)
         return instance
+
+    def _mismatch(self, keyword: str) -> InstanceRefused:
+        why = f"{self._announced.by} and data set differ in {keyword}"
+        return InstanceRefused(Status.DATA_SET_MISMATCH, why)
 
     def discard(self) -> None:
         """Remove the unfinished file."""

@@ -96,7 +96,7 @@ class Router:
     def _complete(self, revision: SeriesRevision, settings: Settings, now: datetime) -> None:
         """Freeze a revision where the evidence says that it is complete."""
         arrival = self._index.arrival_of(revision)
-        peer = next((p for p in settings.peers if p.ae_title == revision.calling_ae), None)
+        peer = next((p for p in settings.peers if p.title == revision.calling_ae), None)
         verdict = judge(
             Evidence(
                 arrived=arrival.arrived,
@@ -145,7 +145,7 @@ class Router:
             identified = (v for ds in headers for v in rules.values_of(ds, "PatientID").values)
             patient_id = escape(next(identified, "")[:64])
             urgent = any(rules.is_urgent(ds) for ds in headers)
-        sender = next((p for p in settings.peers if p.ae_title == revision.calling_ae), None)
+        sender = next((p for p in settings.peers if p.title == revision.calling_ae), None)
         at, reason = self._clock(), reason_of(decisions)
         earlier = self._index.earlier_jobs(revision) if revision.revision > 1 else []
         matched = [decision.rule for decision in decisions if decision.matched]

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import requests
+
 from tests.node.receiver import ENVIRONMENT
+from tests.node.stowing import TOKEN, TYPE, multipart, referenced, said
 from tests.peers import LOOPBACK, dcmtk, free_port
 
 CONFIG = """\
@@ -17,6 +20,8 @@ bind = "127.0.0.1:{port}"
 data = "data"
 [receive]
 min_free = "10 MiB"
+[dicomweb]
+bind = "127.0.0.1:{web}"
 [completion]
 quiet_seconds = 0.5
 quiet_seconds_open = 1.5
@@ -43,6 +48,7 @@ proof_max_seconds = 2
 [[peers]]
 name = "scanner"
 ae_title = "SENDER"
+receive_token_file = "scanner.token"
 [[peers]]
 name = "archive"
 ae_title = "ORTHANC"
@@ -66,10 +72,13 @@ class Parts:
     def __init__(self, folder: Path, archive: str, model: Path, *, index: str = "sqlite") -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.port, self.redis = free_port(), free_port()
+        self.port, self.web, self.redis = free_port(), free_port(), free_port()
+        (folder / "scanner.token").write_text(TOKEN)
         self.config = folder / "config.toml"
         self.config.write_text(
-            CONFIG.format(port=self.port, redis=self.redis, archive=archive, model=model, index=index)
+            CONFIG.format(
+                port=self.port, web=self.web, redis=self.redis, archive=archive, model=model, index=index
+            )
         )
         node = [sys.executable, "-m", "node"]
         self.commands = {
@@ -114,3 +123,17 @@ def store(port: int, files: Sequence[Path]) -> int:
         timeout=60,
     )
     return len(re.findall(r"Received Store Response \(Success\)", done.stdout + done.stderr))
+
+
+def stow(port: int, files: Sequence[Path]) -> int:
+    """Send in one STOW-RS request; how many files, from the first, the answer names as stored."""
+    try:
+        answer = requests.post(
+            f"http://{LOOPBACK}:{port}/studies",
+            data=multipart(path.read_bytes() for path in files),
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": TYPE},
+            timeout=60,
+        )
+    except requests.RequestException:
+        return 0
+    return len(referenced(said(answer))) if answer.status_code == 200 else 0

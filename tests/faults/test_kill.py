@@ -1,6 +1,7 @@
-"""kill -9 of receive, route, work and redis at random moments, while real senders send."""
+"""kill -9 of receive, route, work and redis at random moments, while senders send by C-STORE and STOW-RS."""
 
 import hashlib
+import itertools
 import random
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from node.config_file import load
 from node.index import Index
 from node.spool import Spool
-from tests.faults.parts import Parts, store
+from tests.faults.parts import Parts, store, stow
 from tests.node.receiver import encoded
 from tests.peers import Orthanc, listens, wait_for
 from tests.series import series, write
@@ -29,7 +30,7 @@ def archive(tmp_path: Path) -> Iterator[Orthanc]:
 
 
 class Sender(threading.Thread):
-    """A modality: sends one series after the other, each again until every slice is acknowledged."""
+    """A modality: series by C-STORE and STOW-RS in turn, each again until every slice is acknowledged."""
 
     def __init__(self, parts: Parts, folder: Path, rounds: int) -> None:
         super().__init__(daemon=True)
@@ -43,12 +44,15 @@ class Sender(threading.Thread):
         self.sent = 0  # series
 
     def run(self) -> None:
-        for images, files in zip(self.made, self.files, strict=True):
+        ways = itertools.cycle(
+            [lambda files: store(self.parts.port, files), lambda files: stow(self.parts.web, files)]
+        )
+        for images, files, send in zip(self.made, self.files, ways, strict=False):
             self.turns.acquire()
             done = 0
             while done < len(files):
                 self.sends += len(files)
-                done = store(self.parts.port, files)
+                done = send(files)
                 self.answers += done
                 for ds in images[:done]:
                     self.acknowledged[str(ds.SOPInstanceUID)] = hashlib.sha256(encoded(ds)).hexdigest()

@@ -34,15 +34,17 @@ ae_title = "SENDER"
 [[peers]]
 name = "modality"
 ae_title = "MODALITY"
+{more}
 """
 
 
 class Receiver:
     """The server in a thread, with a real index and spool below `folder`."""
 
-    def __init__(self, folder: Path, node: str = "", **receive: object) -> None:
+    def __init__(self, folder: Path, node: str = "", more: str = "", **receive: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._node = node
+        self._more = more  # further peers and tables
         settings: dict[str, object] = {"min_free": "1 MiB", "idle_timeout_seconds": 10, **receive}
         self.config = folder / "config.toml"
         self.configure(settings)
@@ -53,7 +55,7 @@ class Receiver:
     def configure(self, receive: dict[str, object]) -> None:
         # TOML writes these kinds of values as JSON does.
         lines = [f"{key} = {json.dumps(value)}" for key, value in receive.items()]
-        self.config.write_text(CONFIG.format(node=self._node, receive="\n".join(lines)))
+        self.config.write_text(CONFIG.format(node=self._node, receive="\n".join(lines), more=self._more))
 
     def __enter__(self) -> Self:
         self.index = Index.open(self.file.settings)

@@ -10,6 +10,8 @@ from node.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PEER = '[[peers]]\nname = "archive"\nae_title = "ARCHIVE"\naddress = "127.0.0.1:104"\n'
+TLS = '[node.tls]\ncertificate = "c"\nca = "a"\n'
+SCANNER = '[[peers]]\nname = "scanner"\nae_title = "SCANNER"\n'
 PIPELINE = '[[pipelines]]\nname = "p"\nmodel = "ct-denoise"\noutputs = ["derived"]\n'
 RULE = '[[rules]]\nname = "r"\nwhen = { Modality = "CT" }\npipelines = ["p"]\nsend_to = ["archive"]\n'
 
@@ -30,7 +32,36 @@ MISTAKES = {
     "unknown broker": ('[broker]\nurl = "amqp://host"\n', 2, "embedded"),
     "unknown device": ('[workers]\ndevice = "gpu"\n', 2, "auto|cpu|cuda"),
     "unknown proof": (PEER + 'prove = "maybe"\n', 5, "'commitment', 'find' or 'none'"),
-    "peer without a title": ('[[peers]]\nname = "x"\n', 1, "peers[1].ae_title: Field required"),
+    "peer without a title": ('[[peers]]\nname = "x"\n', 1, "needs an ae_title, or DICOMweb"),
+    "peer with an address and no title": (
+        '[[peers]]\nname = "x"\naddress = "h:1"\n',
+        1,
+        "needs the peer's ae_title",
+    ),
+    "long name for a title": (
+        '[[peers]]\nname = "seventeen-letters"\nreceive_token_file = "t"\n',
+        1,
+        "at most 16 characters",
+    ),
+    "two tokens of one sender": (
+        '[[peers]]\nname = "x"\nreceive_token_file = "t"\nreceive_token_env = "T"\n',
+        1,
+        "receive_token_file or receive_token_env, not both",
+    ),
+    "a name that is another's title": (
+        PEER + '[[peers]]\nname = "ARCHIVE"\nreceive_token_file = "t"\n',
+        6,
+        "is another peer's AE title",
+    ),
+    "half a digest": (TLS + SCANNER + 'client_certificate = "sha256:ab"\n', 7, "64 hexadecimal digits"),
+    "a certificate that nothing checks": (SCANNER + 'client_certificate = "x"\n', 4, "needs an authority"),
+    "requests in the clear": ('[dicomweb]\nbind = "0.0.0.0:80"\n', 1, "beyond this machine tls is needed"),
+    "TLS without a certificate": ("[dicomweb]\ntls = true\n", 2, "its own or that of node.tls"),
+    "certificates of no authority": (
+        '[dicomweb.tls]\ncertificate = "c"\nrequire_client_certificate = true\n',
+        1,
+        "require_client_certificate needs ca",
+    ),
     "name used twice": (PEER + PEER, 6, "'archive' is used twice"),
     "name with a slash": ('[[peers]]\nname = "../x"\nae_title = "X"\n', 2, "should match pattern"),
     "strength above one": (PIPELINE + "strength = 1.5\n", 5, "less than or equal to 1"),
@@ -73,10 +104,20 @@ def test_the_shipped_file_is_right_and_says_every_setting() -> None:
     """config.toml at the top explains each setting that exists, with its default."""
     text = (ROOT / "config.toml").read_text()
     settings = load(ROOT / "config.toml")
-    for section in ("receive", "completion", "broker", "index", "workers", "deliver", "web", "log"):
+    for section in (
+        "receive",
+        "dicomweb",
+        "completion",
+        "broker",
+        "index",
+        "workers",
+        "deliver",
+        "web",
+        "log",
+    ):
         assert getattr(settings, section) == getattr(Settings(), section)
         for name in type(getattr(settings, section)).model_fields:
-            assert f"\n{name} = " in text, f"{section}.{name} is not explained"
+            assert f"\n{name} = " in text or f"\n# {name} = " in text, f"{section}.{name} is not explained"
 
 
 def test_paths_are_beside_the_file(tmp_path: Path) -> None:

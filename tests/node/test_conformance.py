@@ -38,6 +38,7 @@ TEMPLATE = (
     "5.3 DICOM Web Services",
     "5.3.2 Studies Web Service",
     "5.3.2.3 Store",
+    "5.3.2.3.1 Origin Server",
     "5.3.2.4 Search",
     "6 Configuration",
     "6.1 General Configuration Parameters",

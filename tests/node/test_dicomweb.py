@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 
 from node import reach
 from node.audit import Audit
+from node.cli import aenode
+from node.commands.probe import warnings_of
 from node.config import Audit as AuditSettings
-from node.config import Peer
+from node.config import Peer, Settings
 from node.config_file import load
 from node.deliver.proof import FindProof
 from node.dicomweb.probing import probe
@@ -234,13 +237,75 @@ def test_http_errors(tmp_path: Path) -> None:
 
 
 def test_probe(orthanc: Orthanc) -> None:
-    """It answers or says why not; nothing is stored by asking."""
+    """It takes a request without an instance, or says why not; nothing is stored by asking."""
     before = len(orthanc.instances())
-    found = probe(peer_at(web(orthanc)))
-    assert found.error == ""
-    assert found.find
-    assert "404" in probe(peer_at(f"{web(orthanc)}-nowhere")).error
+    peer = peer_at(web(orthanc), address=orthanc.address, prove="commitment")
+    found = probe(peer, "AENODE")
+    assert (found.error, found.store_error, found.find_error) == ("", "", "")
+    assert found.store and found.find and found.commitment
+    assert warnings_of(found, peer, Settings()) == []
+    nowhere = probe(peer_at(f"{web(orthanc)}-nowhere"), "AENODE").error
+    assert "has no STOW-RS" in nowhere and "answers HTTP 404" in nowhere
     assert len(orthanc.instances()) == before
+
+
+def test_probe_of_a_proxy_that_is_wary(orthanc: Orthanc, tmp_path: Path) -> None:
+    """A token that may ask but not store, none at all, and TLS that does not fit: each by its name."""
+    authority = Authority(tmp_path / "ca")
+    server = authority.issue("server", "DNS:pacs.hospital")
+    (tmp_path / "token").write_text("reader")
+    rules = (
+        'if ($http_authorization != "Bearer reader") { return 401; }'
+        "if ($request_method = POST) { return 403; }"
+    )
+    with Nginx(tmp_path / "proxy", orthanc, server.certificate, server.key, rules=rules) as proxy:
+        tls = {"ca": authority.ca, "server_name": "pacs.hospital"}
+        reader = peer_at(proxy.url, tls=tls, token_file=tmp_path / "token", prove="find")
+        found = probe(reader, "AENODE")
+        assert found.find and not found.store
+        [said] = warnings_of(found, reader, Settings())
+        assert said == (
+            "results would not arrive: archive: does not accept our token or certificate (HTTP 403)"
+        )
+        assert "HTTP 401" in probe(peer_at(proxy.url, tls=tls), "AENODE").error
+        for wrong, why in (
+            ({"ca": authority.ca}, "IP address mismatch"),
+            (
+                {"ca": Authority(tmp_path / "elsewhere").ca, "check_name": False},
+                "its certificate is not trusted",
+            ),
+        ):
+            error = probe(peer_at(proxy.url, tls=wrong), "AENODE").error
+            assert "no TLS session" in error and why in error
+        plain = proxy.url.replace("https", "http")
+        assert "HTTP 400" in probe(peer_at(plain), "AENODE").error  # nginx: plain HTTP to an HTTPS port
+    secure = web(orthanc, "https")
+    assert "it does not speak TLS" in probe(peer_at(secure), "AENODE").error
+
+
+def test_probe_command(orthanc: Orthanc, tmp_path: Path) -> None:
+    """A peer of DICOMweb alone needs no AE title; the output says what cannot be known."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[[peers]]\nname = "archive"\ndicomweb = "{web(orthanc)}"\nprove = "find"\n')
+    done = CliRunner().invoke(aenode, ["probe", "archive", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    assert "STOW-RS: taken" in done.output
+    assert "only seen by storing" in done.output
+
+
+def test_a_peer_without_queries(tmp_path: Path) -> None:
+    """`find = false`: whether it is back is asked by STOW-RS alone."""
+    with answering(400) as url:
+        peer = peer_at(url, find=False)
+        reach.echo(peer, "AENODE")
+        found = probe(peer, "AENODE")
+        assert found.store and not found.error
+        assert warnings_of(found, peer, Settings()) == []
+        with pytest.raises(PeerError, match="HTTP 400"):
+            reach.echo(peer_at(url), "AENODE")
+    for status in (401, 404, 415, 500, 503):
+        with answering(status) as url, pytest.raises(PeerError, match=str(status)):
+            reach.echo(peer_at(url, find=False), "AENODE")
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:

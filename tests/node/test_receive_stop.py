@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from node.config_file import SettingsFile
@@ -17,6 +18,7 @@ from node.index import Index
 from node.spool import Spool
 from node.states import SeriesState
 from tests import series
+from tests.node import stowing
 from tests.node.hostile import Peer
 from tests.node.receiver import Receiver, encoded
 from tests.peers import LOOPBACK, dcmtk, free_port, listens, wait_for
@@ -122,6 +124,51 @@ def test_killed_while_sending(tmp_path: Path) -> None:
     assert list((file.settings.node.data / "spool" / "incoming").iterdir()) == []
 
 
+def test_killed_while_a_request_is_under_way(tmp_path: Path) -> None:
+    """After a kill what answers had named as stored is in the spool whole, and the next start lists it."""
+    config, port = configure(tmp_path)
+    web = free_port()
+    token = 'name = "sender"\nreceive_token_file = "token"'
+    text = config.read_text().replace('name = "sender"', token)
+    config.write_text(f'{text}[dicomweb]\nbind = "{LOOPBACK}:{web}"\n')
+    (tmp_path / "token").write_text(stowing.TOKEN)
+    parts = [stowing.file_of(ds) for ds in series.series(60, 64)]
+    acknowledged: list[str] = []
+    with process(config, port) as child, requests.Session() as session:
+        session.headers.update({"Authorization": f"Bearer {stowing.TOKEN}", "Content-Type": stowing.TYPE})
+
+        def posted(body: object) -> None:
+            answer = session.post(f"http://{LOOPBACK}:{web}/studies", data=body, timeout=30)  # type: ignore[arg-type]
+            assert answer.status_code == 200
+            acknowledged.extend(stowing.referenced(stowing.said(answer)))
+
+        def cut_off() -> Iterator[bytes]:
+            whole = stowing.multipart(parts[40:])
+            yield whole[: len(whole) // 2]
+            os.kill(child.pid, signal.SIGKILL)
+            yield whole[len(whole) // 2 :]
+
+        for at in range(0, 40, 4):
+            posted(stowing.multipart(parts[at : at + 4]))
+        with pytest.raises(requests.RequestException):
+            posted(cut_off())
+        child.wait()
+    assert len(acknowledged) == 40
+    file = SettingsFile.open(config)
+    kept = list(Spool(file.settings.node.data).walk())
+    assert {i.sop_instance_uid for i in kept} >= set(acknowledged)
+    assert all(not i.defect for i in kept)
+    index = Index.open(file.settings)
+    try:
+        with process(config, port):
+            paths = {i.path for i in kept}
+            wait_for(lambda: index.known_paths(paths) == paths, what="the sweep")
+            wait_for(lambda: _all_closed(index), what="the stale request to be closed")
+    finally:
+        index.close()
+    assert list((file.settings.node.data / "spool" / "incoming").iterdir()) == []
+
+
 def _all_closed(index: Index) -> bool:
     [revision] = index.series_in(SeriesState.RECEIVING)
     return index.arrival_of(revision).open_associations == 0
@@ -130,6 +177,10 @@ def _all_closed(index: Index) -> bool:
 def test_several_processes(tmp_path: Path) -> None:
     """Several processes share the port, are started again when killed, and stop together."""
     config, port = configure(tmp_path, "processes = 3")
+    web = free_port()
+    with config.open("a") as more:
+        more.write(f'receive_token_file = "token"\n[dicomweb]\nbind = "{LOOPBACK}:{web}"\n')
+    (tmp_path / "token").write_text(stowing.TOKEN)
     for name in "abcd":
         series.write(tmp_path / "in" / name, series.series(4, 64, series=name))
     with process(config, port) as child:
@@ -144,6 +195,9 @@ def test_several_processes(tmp_path: Path) -> None:
             _, said = running.communicate(timeout=60)
             assert running.returncode == 0, said
         assert len(list(Spool(tmp_path / "data").walk())) == 16
+        headers = {"Authorization": f"Bearer {stowing.TOKEN}"}
+        for _ in range(9):  # the kernel deals them out
+            assert requests.options(f"http://{LOOPBACK}:{web}/studies", headers=headers, timeout=10).ok
         child.terminate()
         assert child.wait(60) == 0
     assert not listens(port)
