@@ -31,6 +31,7 @@ from workers.read.header import read_header
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
+from workers.write.capture import write_comparison
 from workers.write.derived import write_parts
 from workers.write.notice import write_notice
 from workers.write.provenance import Provenance
@@ -39,7 +40,7 @@ log = logging.getLogger("aenode.work")
 
 # What a model can give, by its kind.
 OUTPUTS_OF: dict[str, tuple[Output, ...]] = {
-    "denoiser": ("derived",),
+    "denoiser": ("derived", "capture"),
     "anomaly": ("capture", "segmentation", "report", "parametric", "presentation", "keys"),
 }
 
@@ -208,7 +209,7 @@ def _produce(
         computed=" ".join(word for word in (device, attempt.precision) if word in ("openvino", "bfloat16")),
     )
     if model.kind == "denoiser":
-        return _derived(attempt, model, volumes, provenance, folder, now)
+        return _derived(attempt, model, volumes, provenance, folder, now, outputs)
     return _bundle(attempt, model, volumes, provenance, folder, now, outputs)
 
 
@@ -219,13 +220,19 @@ def _derived(
     provenance: Provenance,
     folder: Path,
     now: datetime,
+    outputs: tuple[Output, ...],
 ) -> list[ProducedArtifact]:
     with attempt.timed("model"):
         parts = [(volume, _denoised(model, volume, attempt.spec)) for volume in volumes]
+    artifacts: list[ProducedArtifact] = []
     with attempt.timed("write"):
-        artifacts = write_parts(parts, provenance, folder, now, attempt.notes)
+        if "derived" in outputs:
+            artifacts += write_parts(parts, provenance, folder, now, attempt.notes)
+        if "capture" in outputs:
+            artifacts += write_comparison(parts, provenance, folder, now, attempt.notes)
     with attempt.timed("gate"):
-        gate.check_parts(folder, artifacts, parts)
+        judged = parts if "derived" in outputs else [(volume, None) for volume in volumes]
+        gate.check_parts(folder, artifacts, judged)
     return artifacts
 
 

@@ -62,6 +62,7 @@ def dress(
         if iod is None or element.keyword in iod.keywords | {"ContributingEquipmentSequence"}:
             ds[element.tag] = element
     local_now = local_time(source, now)
+    equipment = what.capitalize() if role == "capture" else f"Anomaly {what}"
     put_dates(ds, local_now, series=True)
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SeriesNumber = series_number(source, OFFSETS[role])
@@ -74,7 +75,7 @@ def dress(
     ds.SoftwareVersions = [provenance.program[:64], provenance.weights]
     ds.ContributingEquipmentSequence = [
         *kept.get("ContributingEquipmentSequence", []),
-        contributing_equipment(provenance, local_now, f"Anomaly {what}"),
+        contributing_equipment(provenance, local_now, equipment),
     ]
     put_superseded(ds, provenance)
     for keyword in ("ContentDate", "ContentTime", "SeriesDate", "SeriesTime"):
