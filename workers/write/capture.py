@@ -146,6 +146,7 @@ def _header(
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     warning = f" {provenance.domain}." if provenance.domain else ""
+    warning = f" Of {provenance.part}.{warning}" if provenance.part else warning
     ds.DerivationDescription = f"{told} {provenance.algorithm}.{warning}"[:1024]
     ds.DerivationCodeSequence = [code("113085", "DCM", "Spatial resampling")]
     ds.BurnedInAnnotation = "YES"

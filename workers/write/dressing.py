@@ -66,7 +66,8 @@ def dress(
     put_dates(ds, local_now, series=True)
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SeriesNumber = series_number(source, OFFSETS[role])
-    ds.SeriesDescription = series_description(source, f"AI {what} {provenance.algorithm}")
+    part = f", {provenance.part}" if provenance.part else ""
+    ds.SeriesDescription = series_description(source, f"AI {what} {provenance.algorithm}{part}")
     if source.get("ImageLaterality") in ("L", "R") and iod is not None and "Laterality" in iod.keywords:
         ds.Laterality = source.ImageLaterality
     if ds.SOPClassUID == SegmentationStorage and not ds.get("Laterality"):

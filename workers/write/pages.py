@@ -57,9 +57,10 @@ def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Imag
     _legend(draw, image, figures, (876, 240, 30, 460))
     draw.text((SIDE - 24, 100), f"page {page}/{pages}", font=font(20), fill=GREY, anchor="ra")
     count = len(volume.headers)
+    which = f"{figures.provenance.part}, s" if figures.provenance.part else "S"
     lines = (
-        f"Slice {index + 1} of {count} (image {_instance(volume, index)}), {position_text(volume, index)}"
-        f"  ·  marked {figures.area[index]:.0f} mm²",
+        f"{which}lice {index + 1} of {count} (image {_instance(volume, index)}), "
+        f"{position_text(volume, index)}  ·  marked {figures.area[index]:.0f} mm²",
         f"Slice score {scores.per_slice[index]:.1f}, series score {scores.series_score:.1f}, "
         f"threshold {scores.threshold:.1f}  ·  W {window[1]:.0f} L {window[0]:.0f}",
         made_by(figures.provenance),
@@ -113,6 +114,8 @@ def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
     often = f"; {share:.2%} of the pixels of normal people exceed it" if share is not None else ""
     evaluated = int(scores.evaluated.any(axis=(1, 2)).sum())
     part = str(header.get("BodyPartExamined") or "body part not given")
+    if figures.provenance.part:
+        part += f", {figures.provenance.part}"
     apart = "pictures" if volume.flat else f"slices, {volume.spacing[0]:.1f} mm apart"
     pages = "No slice page follows; the slices below are a sample, unmarked"
     if shown:
