@@ -111,6 +111,7 @@ class Denoised:
     sigma: NDArray[np.float32]  # (Z,) estimated noise in modality units
     strength: float
     limit_sigma: float
+    remaining: NDArray[np.float32] | None = None  # (Z,) as sigma, of the image; None where not estimated
 
 
 def denoise(
@@ -152,7 +153,7 @@ def denoise(
                 progress(z + 1, len(volume))
     if progress is not None and (not noisy or noisy[-1] < len(volume) - 1):
         progress(len(volume), len(volume))
-    return Denoised(image, sigma, strength, limit_sigma)
+    return Denoised(image, sigma, strength, limit_sigma, values.noise(image, body))
 
 
 def run_network(

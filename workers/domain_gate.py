@@ -9,6 +9,7 @@ manifest and in every object of the result. Red is refused with the reason.
 from dataclasses import dataclass
 
 import numpy as np
+from pydicom import Dataset
 
 from models.domain import Domain, Light, evenly
 from models.domain_of import SLICES, series_features
@@ -20,6 +21,7 @@ from workers.read import Volume
 _AXIAL = 0.8  # least part of the normal along the body for axial slices
 _PIXEL_MM = {"CT": (0.2, 1.6), "MR": (0.2, 2.5)}
 _KVP = (70.0, 150.0)
+_PHASES = {"P", "PHASE", "PHASE MAP", "VELOCITY MAP"}  # value 3 or later of ImageType, as vendors write it
 # What BodyPartExamined may say where a card is for the trunk or for the brain; absent says nothing.
 _PARTS = {
     "trunk": {"CHEST", "THORAX", "ABDOMEN", "PELVIS", "CHESTABDPELVIS", "CHESTABDOMEN", "ABDOMENPELVIS"}
@@ -68,6 +70,8 @@ def _require_contract(volume: Volume, model: LoadedModel) -> None:
     for header in volume.headers:
         if "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or []]:
             raise SeriesRefused(f"Model {model.name!r} is not for localizers.")
+        if volume.modality == "MR" and _is_no_magnitude(header):
+            raise SeriesRefused(f"Model {model.name!r} is for magnitudes, the series shows phases or parts.")
         if volume.modality == "CT" and not any(
             keyword in header for keyword in ("RescaleIntercept", "ModalityLUTSequence")
         ):
@@ -82,6 +86,13 @@ def _require_plausible(volume: Volume, model: LoadedModel) -> None:
     reason = INTENSITIES[volume.modality].implausible(volume.voxels[chosen], volume.padding[chosen])
     if reason:
         raise SeriesRefused(f"Model {model.name!r}: {reason}.")
+
+
+def _is_no_magnitude(header: Dataset) -> bool:
+    """Whether an MR image shows a phase, or the real or imaginary part, whose noise is another."""
+    words = {str(word).upper() for word in (header.get("ImageType") or [])[2:]}
+    part = str(header.get("ComplexImageComponent") or "").upper()
+    return bool(words & _PHASES) or part in ("PHASE", "REAL", "IMAGINARY")
 
 
 def _noticed(volume: Volume, model: LoadedModel) -> list[str]:

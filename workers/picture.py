@@ -19,17 +19,26 @@ from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import SecondaryCaptureImageStorage
-from scipy import ndimage
 
 from models.intensity import body_mask
 from models.noise import estimate_noise
 from node.errors import SeriesRefused
-from workers.write.canvas import AMBER, GREY, WHITE, fitted, font, outlined, window_of, windowed
+from workers.write.canvas import (
+    AMBER,
+    GREY,
+    WHITE,
+    difference_bar,
+    difference_colours,
+    fitted,
+    font,
+    window_of,
+    windowed,
+)
+from workers.write.comparison import around_the_patient, grey_picture, scale_of, unit_of
 from workers.write.provenance import NOT_FOR_DIAGNOSIS
 
 Place = tuple[slice, slice]
 PANEL, GAP, CAPTION, HEAD = 760, 16, 64, 64
-_FACTORS = (50, 20, 10, 5, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +53,15 @@ class Panel:
 def draw(out: Path, source: Path, results: Path) -> None:
     """Write the picture. Raises SeriesRefused where no result has its source image in `source`."""
     found = [(path, ds) for path, ds in _headers(results) if "SourceImageSequence" in ds]
-    pages = [(path, ds) for path, ds in found if ds.SOPClassUID == SecondaryCaptureImageStorage]
+    captures = [(path, ds) for path, ds in found if ds.SOPClassUID == SecondaryCaptureImageStorage]
+    pages = [(path, ds) for path, ds in captures if "anomaly" in str(ds.get("DerivationDescription", ""))]
     derived = {_source_uid(ds): path for path, ds in found if ds.SOPClassUID != SecondaryCaptureImageStorage}
     sources = {str(ds.SOPInstanceUID): path for path, ds in _headers(source)}
     uid, page = _slice(pages, derived, sources)
     before = pydicom.dcmread(sources[uid])
     units = _units(before)
     window = window_of(before, units, np.zeros(units.shape, bool))
-    place = _around_the_patient(units)
+    place = around_the_patient(units, np.zeros(units.shape, np.bool_))
     about = f"{before.get('Modality', '')} image {before.get('InstanceNumber', '')}, "
     about += f"W {window[1]:.0f} L {window[0]:.0f}{_noise(before, units)}"
     panels = [Panel(_grey(before, units, window, place), "Input", about)]
@@ -107,27 +117,17 @@ def _grey(ds: Dataset, units: NDArray[np.float32], window: tuple[float, float], 
     grey = windowed(units[place], *window)
     if ds.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey
+    return _panel(Image.fromarray(grey), ds)
+
+
+def _panel(picture: Image.Image, ds: Dataset) -> Image.Image:
+    """A picture of a slice in the middle of a panel, in the slice's proportions."""
     spacing = [float(v) for v in ds.get("PixelSpacing") or (1, 1)]
-    size = fitted((grey.shape[0], grey.shape[1]), (spacing[0], spacing[1]), PANEL)
-    panel = Image.new("L", (PANEL, PANEL))
-    picture = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
-    clipped = Image.fromarray(np.asarray(picture).clip(0, 255).round().astype(np.uint8))
-    panel.paste(clipped, ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
-    return panel.convert("RGB")
-
-
-def _around_the_patient(units: NDArray[np.float32]) -> Place:
-    """The part of a slice that holds the patient, with a margin; all of it where none stands out."""
-    low, high = np.percentile(units, (1, 99))
-    inside = ndimage.binary_opening(units > low + 0.3 * (high - low), iterations=3)
-    if not inside.any():
-        return slice(None), slice(None)
-    labels, _ = ndimage.label(inside)
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    place = ndimage.find_objects(labels)[largest - 1]
-    margin = max(units.shape) // 40
-    rows, columns = (slice(max(0, part.start - margin), part.stop + margin) for part in place)
-    return rows, columns
+    size = fitted((picture.height, picture.width), (spacing[0], spacing[1]), PANEL)
+    drawn = grey_picture(picture, size) if picture.mode == "F" else picture.resize(size)
+    panel = Image.new("RGB", (PANEL, PANEL))
+    panel.paste(drawn, ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
+    return panel
 
 
 def _model(result: Dataset) -> str:
@@ -155,13 +155,11 @@ def _denoised(
     """The denoised slice, and what was taken off it on a scale of its own."""
     changed = _units(after)
     difference = changed - units
-    unit = "HU" if before.get("Modality") == "CT" else "units"
-    touched = np.abs(difference[difference != 0])
-    typical = float(np.percentile(touched, 99)) if touched.size else 0.0
-    factor = next((n for n in _FACTORS if typical <= window[1] / 2 / n), 1)
-    span = window[1] / factor
-    picture = _grey(before, difference, (0.5, span + 1), place)
-    _scale(picture, span / 2, unit)
+    unit = unit_of(before)
+    limit = scale_of([difference])
+    position = np.asarray(difference[place] / limit, np.float32).clip(-1, 1)
+    picture = _panel(Image.fromarray(difference_colours(position)), before)
+    difference_bar(ImageDraw.Draw(picture), picture, (PANEL - 110, PANEL - 236, 22, 200), limit)
     largest, mean = float(np.abs(difference).max()), float(difference.mean())
     return [
         Panel(
@@ -169,23 +167,8 @@ def _denoised(
             "Denoised",
             f"{_model(after)}{_noise(after, changed)}",
         ),
-        Panel(
-            picture,
-            f"Difference × {factor}",
-            f"largest {largest:.0f} {unit}, mean {mean:+.2f} {unit}",
-        ),
+        Panel(picture, "Difference", f"in {unit}; largest {largest:.3g}, mean {mean:+.2g}"),
     ]
-
-
-def _scale(picture: Image.Image, limit: float, unit: str) -> None:
-    """A grey scale from -limit to +limit in the picture's lower right corner."""
-    draw = ImageDraw.Draw(picture)
-    x, y, width, height = PANEL - 54, PANEL - 236, 22, 200
-    ramp = np.linspace(255, 0, height)[:, None].repeat(width, axis=1).astype(np.uint8)
-    picture.paste(Image.fromarray(ramp).convert("RGB"), (x, y))
-    draw.rectangle((x - 1, y - 1, x + width, y + height), outline=WHITE)
-    for value, at in ((limit, y), (0.0, y + height // 2), (-limit, y + height)):
-        outlined(draw, (x - 8, at), f"{value:+.0f} {unit}" if value else "0", 20, anchor="rm")
 
 
 def _sheet(panels: Sequence[Panel]) -> Image.Image:

@@ -10,12 +10,11 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -24,13 +23,15 @@ from models.acceleration import Backend, Precision, accelerate
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
+from workers.admission import judged, names_of
 from workers.device import OPENVINO, torch_device
-from workers.domain_gate import admit
+from workers.domain_gate import Verdict, admit
 from workers.read import Volume, read_volumes
 from workers.read.header import read_header
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
+from workers.write.capture import write_comparison
 from workers.write.derived import write_parts
 from workers.write.notice import write_notice
 from workers.write.provenance import Provenance
@@ -39,7 +40,7 @@ log = logging.getLogger("aenode.work")
 
 # What a model can give, by its kind.
 OUTPUTS_OF: dict[str, tuple[Output, ...]] = {
-    "denoiser": ("derived",),
+    "denoiser": ("derived", "capture"),
     "anomaly": ("capture", "segmentation", "report", "parametric", "presentation", "keys"),
 }
 
@@ -64,7 +65,7 @@ class _Attempt:
         try:
             yield
         finally:
-            self.seconds[step] = round(time.monotonic() - begun, 4)
+            self.seconds[step] = round(self.seconds.get(step, 0) + time.monotonic() - begun, 4)
 
     def done(self, artifacts: list[ProducedArtifact]) -> Manifest:
         """The manifest of a success."""
@@ -192,8 +193,12 @@ def _produce(
         if len(volumes) > 1:
             attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
     with attempt.timed("domain"):
-        verdicts = [admit(volume, model) for volume in volumes]
-        attempt.notes += dict.fromkeys(f"amber: {note}" for verdict in verdicts for note in verdict.notes)
+        if model.kind == "denoiser":
+            names = names_of(volumes)
+            parts = [(v, name, admit(v, model)) for v, name in zip(volumes, names, strict=True)]
+        else:
+            parts = judged(volumes, model, attempt.notes)
+        attempt.notes += dict.fromkeys(f"amber: {note}" for _, _, verdict in parts for note in verdict.notes)
     provenance = Provenance(
         pipeline=spec.pipeline.name,
         model=model.name,
@@ -204,12 +209,12 @@ def _produce(
         false_positive_rate=_false_positive_rate(model),
         marks={1: "brighter", -1: "darker"}.get(model.card.get("input", {}).get("sign"), "unlike"),
         supersedes=spec.supersedes,
-        domain="; ".join(dict.fromkeys(verdict.tag for verdict in verdicts if verdict.tag)),
+        domain="; ".join(dict.fromkeys(verdict.tag for _, _, verdict in parts if verdict.tag)),
         computed=" ".join(word for word in (device, attempt.precision) if word in ("openvino", "bfloat16")),
     )
     if model.kind == "denoiser":
-        return _derived(attempt, model, volumes, provenance, folder, now)
-    return _bundle(attempt, model, volumes, provenance, folder, now, outputs)
+        return _derived(attempt, model, volumes, provenance, folder, now, outputs)
+    return _bundles(attempt, model, parts, provenance, folder, now, outputs)
 
 
 def _derived(
@@ -219,44 +224,50 @@ def _derived(
     provenance: Provenance,
     folder: Path,
     now: datetime,
+    outputs: tuple[Output, ...],
 ) -> list[ProducedArtifact]:
     with attempt.timed("model"):
         parts = [(volume, _denoised(model, volume, attempt.spec)) for volume in volumes]
+    artifacts: list[ProducedArtifact] = []
     with attempt.timed("write"):
-        artifacts = write_parts(parts, provenance, folder, now, attempt.notes)
+        if "derived" in outputs:
+            artifacts += write_parts(parts, provenance, folder, now, attempt.notes)
+        if "capture" in outputs:
+            artifacts += write_comparison(parts, provenance, folder, now, attempt.notes)
     with attempt.timed("gate"):
-        gate.check_parts(folder, artifacts, parts)
+        judged = parts if "derived" in outputs else [(volume, None) for volume in volumes]
+        gate.check_parts(folder, artifacts, judged)
     return artifacts
 
 
-def _bundle(
+def _bundles(
     attempt: _Attempt,
     model: LoadedModel,
-    volumes: Sequence[Volume],
+    parts: Sequence[tuple[Volume, str, Verdict]],
     provenance: Provenance,
     folder: Path,
     now: datetime,
     outputs: tuple[Output, ...],
 ) -> list[ProducedArtifact]:
-    if len(volumes) > 1:
-        raise SeriesRefused(
-            f"The series holds {len(volumes)} volumes ({_labels(volumes)}); an anomaly model reads one."
-        )
-    (volume,) = volumes
-    if not np.isfinite(volume.spacing[1:]).all():
-        raise SeriesRefused("The images have no pixel spacing, so that no region of them could be measured.")
-    with attempt.timed("model"):
-        scores = anomaly.score(
-            model,
-            volume.voxels,
-            padding=volume.padding,
-            spacing=volume.spacing[1:],
-            slice_mm=None if volume.flat else volume.spacing[0],
-        )
-    with attempt.timed("write"):
-        artifacts = write_bundle(outputs, volume, scores, provenance, folder, now, attempt.notes)
-    with attempt.timed("gate"):
-        gate.check(folder, artifacts, volume)
+    """The objects of each volume; those of several lie in a folder each."""
+    artifacts: list[ProducedArtifact] = []
+    for number, (volume, name, verdict) in enumerate(parts, start=1):
+        own = replace(provenance, part=name, domain=verdict.tag)
+        within, notes = str(number) if len(parts) > 1 else "", list[str]()
+        with attempt.timed("model"):
+            scores = anomaly.score(
+                model,
+                volume.voxels,
+                padding=volume.padding,
+                spacing=volume.spacing[1:],
+                slice_mm=None if volume.flat else volume.spacing[0],
+            )
+        with attempt.timed("write"):
+            made = write_bundle(outputs, volume, scores, own, folder / within, now, notes)
+        with attempt.timed("gate"):
+            gate.check(folder / within, made, volume)
+        artifacts += [a.model_copy(update={"path": str(PurePosixPath(within, a.path))}) for a in made]
+        attempt.notes += [f"{name}: {note}" if within else note for note in notes]
     return artifacts
 
 

@@ -86,14 +86,16 @@ def _outcome(name: str, paths: Sequence[Path]) -> Outcome:
 
 
 def _structured(volumes: Sequence[Volume], folder: Path) -> str:
-    """Which objects of an anomaly result there can be, beside its captures; each has passed the gate."""
-    if len(volumes) > 1 or not np.isfinite(volumes[0].spacing[1]):
-        return ""
-    (volume,) = volumes
-    roles = ("segmentation", "report")
-    artifacts = write_bundle(roles, volume, scores(volume, peak=9.0), PROVENANCE, folder, NOW, [])
-    gate.check(folder, artifacts, volume)
-    return "".join(f", {artifact.role}" for artifact in artifacts)
+    """Which objects an anomaly result of each volume can have beside captures; each has passed the gate."""
+    roles, found = ("segmentation", "report"), dict[str, None]()
+    for number, volume in enumerate(volumes):
+        if not np.isfinite(volume.spacing[1]):
+            continue
+        own = folder / str(number)
+        artifacts = write_bundle(roles, volume, scores(volume, peak=9.0), PROVENANCE, own, NOW, [])
+        gate.check(own, artifacts, volume)
+        found |= dict.fromkeys(artifact.role for artifact in artifacts)
+    return "".join(f", {role}" for role in found)
 
 
 def _errors(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Small objects of the other modalities, made here: enhanced MR, PET, ultrasound, CR and DX, 4-D MR."""
+"""Small objects of the other modalities, made here: enhanced and 4-D MR, PET, NM, ultrasound, X-ray."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,14 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     EnhancedMRImageStorage,
+    NuclearMedicineImageStorage,
     PositronEmissionTomographyImageStorage,
     UltrasoundMultiFrameImageStorage,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
 )
 
 from tests import series as made
@@ -162,6 +166,85 @@ def radiograph(*, digital: bool = True, size: tuple[int, int] = (48, 40)) -> Fil
     words = np.random.default_rng(6).integers(100, 900, size)
     ds.PixelData = words.astype("<u2").tobytes()
     return ds
+
+
+def mammogram() -> FileDataset:
+    """A cranio-caudal view with padding around the breast."""
+    ds = radiograph()
+    _as(ds, DigitalMammographyXRayImageStorageForPresentation, "MG", ["ViewPosition"])
+    ds.PhotometricInterpretation, ds.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    ds.RescaleType = "US"
+    ds.PositionerType, ds.ImageLaterality, ds.BodyPartExamined = "MAMMOGRAPHIC", "L", "BREAST"
+    ds.PixelPaddingValue, ds.OrganExposed, ds.BreastImplantPresent = 0, "BREAST", "NO"
+    ds.ViewCodeSequence = [code("399162004", "cranio-caudal")]
+    ds.ViewCodeSequence[0].ViewModifierCodeSequence = []
+    ds.AnatomicRegionSequence = [code("76752008", "Breast")]
+    words = ds.pixel_array.copy()
+    words[:, :9] = 0
+    ds.PixelData = words.astype("<u2").tobytes()
+    return ds
+
+
+def angiogram(frames: int = 4, *, fluoroscopy: bool = False, size: int = 32) -> FileDataset:
+    """A cine run of one plane, or one exposure where `frames` is 1."""
+    kind = XRayRadiofluoroscopicImageStorage if fluoroscopy else XRayAngiographicImageStorage
+    ds = _as(made.series(1, 32)[0], kind, "RF" if fluoroscopy else "XA", _PLANE)
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "SINGLE PLANE"]
+    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 11, 0
+    ds.Rows = ds.Columns = size
+    del ds.RescaleSlope, ds.RescaleIntercept
+    ds.WindowCenter, ds.WindowWidth, ds.KVP = 2048, 4096, 80
+    ds.PixelIntensityRelationship, ds.RadiationSetting, ds.LossyImageCompression = "LIN", "GR", "00"
+    ds.ExposureTime, ds.XRayTubeCurrent, ds.PatientOrientation = 8, 500, ""
+    ds.PositionerPrimaryAngle, ds.PositionerSecondaryAngle = 30, 0
+    ds.PositionerMotion, ds.ImagerPixelSpacing = "STATIC", [0.3, 0.3]
+    if frames > 1:
+        ds.NumberOfFrames, ds.FrameTime, ds.FrameIncrementPointer = frames, 66.7, 0x00181063
+    words = np.random.default_rng(7).integers(500, 3500, (frames, size, size))
+    ds.PixelData = words.astype("<u2").tobytes()
+    return ds
+
+
+def nuclear(kind: str = "STATIC", windows: int = 2, detectors: int = 2, running: int = 3) -> FileDataset:
+    """Counts in frames: of energy windows and detectors (STATIC), or slices that descend (RECON TOMO)."""
+    ds = _as(made.series(1, 32)[0], NuclearMedicineImageStorage, "NM", PLACE)
+    for keyword in ("RescaleSlope", "RescaleIntercept", "PatientPosition"):
+        ds.pop(keyword, None)
+    ds.ImageType = ["ORIGINAL", "PRIMARY", kind, "EMISSION"]
+    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 15, 0
+    ds.PixelSpacing, ds.WindowCenter, ds.WindowWidth = [4.0, 4.0], 50, 100
+    ds.SliceThickness, ds.SpacingBetweenSlices = 4, -4
+    ds.PatientOrientationCodeSequence, ds.PatientGantryRelationshipCodeSequence = [], []
+    ds.EnergyWindowInformationSequence, ds.DetectorInformationSequence = [], []
+    ds.RadiopharmaceuticalInformationSequence = []
+    ds.CountsAccumulated, ds.LossyImageCompression = 100000, "00"
+    places = [
+        (window, detector, number)
+        for number in range(running, 0, -1)
+        for window in range(1, windows + 1)
+        for detector in range(1, detectors + 1)
+    ]
+    ds.NumberOfFrames, ds.NumberOfEnergyWindows, ds.NumberOfDetectors = len(places), windows, detectors
+    if kind == "RECON TOMO":
+        ds.SliceVector, ds.NumberOfSlices = [place[2] for place in places], running
+        ds.FrameIncrementPointer, ds.NumberOfRotations = 0x00540080, 1
+    else:
+        ds.ActualFrameDuration = 1000
+        ds.EnergyWindowVector = [place[0] for place in places]
+        ds.DetectorVector = [place[1] for place in places]
+        ds.FrameIncrementPointer = [0x00540010, 0x00540020]
+    means = np.array([10 * window + detector for window, detector, _ in places])
+    words = np.random.default_rng(8).poisson(means[:, None, None], (len(places), 32, 32))
+    ds.Rows = ds.Columns = 32
+    ds.PixelData = words.astype("<u2").tobytes()
+    return ds
+
+
+def code(value: str, meaning: str) -> Dataset:
+    """An item of a code sequence in SNOMED CT."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return item
 
 
 def echoes(count: int = 2, slices: int = 3, size: int = 32) -> list[FileDataset]:

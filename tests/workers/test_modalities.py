@@ -13,7 +13,7 @@ from tests import series as made
 from tests import validators
 from tests.workers import modalities_made as other
 from tests.workers.jobs_made import job
-from tests.workers.models_made import anomaly_folder, denoiser_folder
+from tests.workers.models_made import denoiser_folder
 from tests.workers.results_made import NOW, PROVENANCE, denoised, scores
 from workers import pipeline
 from workers.read import Volume, read_series, read_volumes
@@ -247,16 +247,13 @@ def test_an_anomaly_result_of_a_radiograph(tmp_path: Path) -> None:
 
 
 def test_jobs_of_other_modalities(tmp_path: Path) -> None:
-    """A model of the modality gets its result; a model of another, or a 4-D series for one map, a reason."""
+    """A model of the modality gets its result, a model of another a reason."""
     mr = denoiser_folder(tmp_path / "mr/0.0.1", modality="MR")
     done = pipeline.run(job(tmp_path, [other.enhanced_mr(2)], mr, name="1"), tmp_path, "cpu", NOW)
     assert (done.outcome, len(done.artifacts)) == ("done", 1), done.reason
     assert "read as 2 volumes: EffectiveEchoTime 10, EffectiveEchoTime 20" in done.notes
     failed = pipeline.run(job(tmp_path, [other.radiograph()], mr, name="2"), tmp_path, "cpu", NOW)
     assert failed.reason == "Model 'test-denoise' is for MR, the series is DX."
-    scan = anomaly_folder(tmp_path / "a/0.0.1", modality="MR")
-    spec = job(tmp_path, other.echoes(), scan, name="3", outputs=("capture",))
-    assert "an anomaly model reads one" in pipeline.run(spec, tmp_path, "cpu", NOW).reason
 
 
 def test_an_object_with_a_frame_without_result_is_refused(tmp_path: Path) -> None:

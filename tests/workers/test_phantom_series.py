@@ -58,7 +58,7 @@ def test_the_picture_shows_all_four_panels(tmp_path: Path) -> None:
     ]
     assert all(panel.std() > 10 for panel in panels)
     heat = [np.ptp(panel.astype(int), axis=-1).max() > 60 for panel in panels]
-    assert heat == [False, False, False, True]
+    assert heat == [False, False, True, True]  # the difference has colours of its own
 
 
 def test_results_without_their_source_give_no_picture(tmp_path: Path) -> None:

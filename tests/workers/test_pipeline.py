@@ -187,8 +187,9 @@ def _failure(spec: JobSpec, data: Path) -> str:
 def test_each_fault_has_its_own_reason(tmp_path: Path, denoiser: Path, anomaly: Path) -> None:
     """Wrong outputs, settings, modality, model and series fail with a sentence that names it."""
     images = made.series(2)
-    assert _failure(job(tmp_path, images, denoiser, outputs=("capture",), name="1"), tmp_path) == (
-        "pipeline 'pipeline' asks model 'test-denoise' for capture; a model of kind denoiser gives derived"
+    assert _failure(job(tmp_path, images, denoiser, outputs=("report",), name="1"), tmp_path) == (
+        "pipeline 'pipeline' asks model 'test-denoise' for report; "
+        "a model of kind denoiser gives derived, capture"
     )
     assert "gives capture, segmentation, report" in _failure(
         job(tmp_path, images, anomaly, name="2"), tmp_path

@@ -35,6 +35,7 @@ READ: dict[str, tuple[tuple[int, int], float, float, float]] = {
 ALSO_READ = {
     "ExplVR_BigEnd.dcm": ((1, 60, 80), None),
     "JPGLosslessP14SV1_1s_1f_8b.dcm": ((1, 768, 1024), 0.2548),
+    "NM-MONO2-16-13x-heart": ((13, 64, 64), 3.1158),
     "OBXXXX1A.dcm": ((1, 600, 800), None),
     "OBXXXX1A_rle_2frame.dcm": ((2, 600, 800), None),
     "RG1_J2KI.dcm": ((1, 1955, 1841), None),
@@ -51,6 +52,7 @@ ALSO_READ = {
     "fileset_CR1_6154": ((1, 16, 16), 0.1),
     "fileset_CR2_6247": ((1, 16, 16), 0.1),
     "fileset_CR3_6278": ((1, 16, 16), 0.1),
+    "mg_siemens_outofbounds_overlay.dcm": ((1, 788, 1318), 0.085),
     "pet_1.dcm": ((1, 168, 168), 4.0728),
     "pet_2.dcm": ((1, 168, 168), 4.0728),
     "siemens_mr_original.dcm": ((25, 64, 64), 3.2812),

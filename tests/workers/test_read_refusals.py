@@ -61,7 +61,7 @@ REFUSED = [
         given_class(PositronEmissionTomographyImageStorage),
         "Modality is CT, but its SOP class is Positron Emission Tomography Image Storage.",
     ),
-    (given_class(SecondaryCaptureImageStorage), "Secondary Capture Image Storage is not read; "),
+    (given_class(SecondaryCaptureImageStorage), "Secondary Capture Image Storage is not read: a picture of "),
     (given_class(ComprehensiveSRStorage), "Comprehensive SR Storage is not read; "),
     (given_class(DigitalXRayImageStorageForProcessing), "raw detector data; only images for presentation"),
     (given_class(EnhancedMRColorImageStorage), "colour, a picture of a result and no measurement."),

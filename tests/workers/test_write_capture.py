@@ -26,7 +26,7 @@ from workers.write.canvas import letters
 from workers.write.capture import MOST_SLICES, choose, write_captures
 from workers.write.derived import write_derived
 from workers.write.findings import regions
-from workers.write.pages import position_text
+from workers.write.sheet import position_text
 
 
 def captures(tmp_path: Path, volume: Volume, **settings: float) -> list[FileDataset]:

@@ -1,4 +1,6 @@
-"""CR, DX and ultrasound: pictures without a place in the patient, each one judged by itself.
+"""CR, DX, MG, XA, RF, NM and ultrasound: pictures without a place in the patient, each judged by itself.
+
+Frames of a cine are pictures too: what moves from one to the next must not be averaged.
 
 Colour is read as RGB with its luminance as the voxels (ITU-R BT.601), so that a result changes how
 bright a pixel is and never its hue.
@@ -6,6 +8,7 @@ bright a pixel is and never its hue.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ from workers.read.frames import frame_count, top_level, words_of_frames
 from workers.read.header import number_of, numbers_of, refusing, shown, text_of
 from workers.read.image import Image, named, require_pixel_module
 from workers.read.kinds import Kind
+from workers.read.nuclear import frames_together
 from workers.read.values import values_of
 from workers.read.volume import Volume
 
@@ -43,11 +47,25 @@ def flat_volumes(headers: Sequence[tuple[Dataset, Path]], kind: Kind) -> list[Vo
     """One volume for each multi-frame object, else one for the pictures of each size."""
     files = [_pictures(ds, path, kind) for ds, path in headers]
     if kind.frames:
-        return [_volume([file]) for file in files]
+        return [volume for file in files for volume in _of_object(file)]
     sizes: dict[tuple[object, ...], list[_Pictures]] = {}
     for file in files:
         sizes.setdefault((file.words.shape[1:], _spacing(file.headers[0])), []).append(file)
     return [_volume(group) for group in sizes.values()]
+
+
+def _of_object(file: _Pictures) -> list[Volume]:
+    """The volumes of a multi-frame object: several where nuclear medicine has several detectors and such."""
+    whole = file.whole
+    if whole is None or text_of(whole, "Modality") != "NM":
+        return [_volume([file])]
+    volumes = []
+    for found in frames_together(whole, len(file.images), named(whole)):
+        images = [file.images[k] for k in found.indices]
+        volume = _volume([file._replace(images=images, words=file.words[found.indices])])
+        notes = (*volume.notes, *filter(None, (found.note,)))
+        volumes.append(replace(volume, label=found.label, neighbours=found.neighbours, notes=notes))
+    return volumes
 
 
 def _pictures(ds: Dataset, path: Path, kind: Kind) -> _Pictures:
@@ -144,7 +162,7 @@ def _volume(files: Sequence[_Pictures]) -> Volume:
         neighbours=np.stack([index, index, index], axis=1),
         notes=tuple(notes if lossy else ()),
         modality=text_of(header, "Modality"),
-        frames=index + 1 if files[0].whole is not None else None,
+        frames=np.array([image.frame for image in images]) if files[0].whole is not None else None,
         whole=files[0].whole,
         flat=True,
         colour=colour,

@@ -1,5 +1,6 @@
 """Pictures made of slices, scores and text: windowing, heat colours, orientation letters, lettering."""
 
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,9 @@ CONTOUR: RGB = (255, 240, 170)
 # The part of inferno from red to pale yellow: evenly brighter with the score, clear to the
 # colour-blind, and never a grey of the image below it.
 _RAMP = np.asarray(colormaps["inferno"](np.linspace(0.5, 0.97, 256))[:, :3] * 255, np.uint8)
+# Of a difference: blue below, orange above, black where nothing changed; as clear to the colour-blind.
+_ENDS = (-1.0, -0.4, 0.0, 0.4, 1.0)
+_DIFFERENCE = ((170, 220, 255), (30, 120, 235), (0, 0, 0), (225, 95, 20), (255, 215, 140))
 
 
 @cache
@@ -34,6 +38,12 @@ def heat(position: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Colours (..., 3) for positions 0 to 1 between the threshold and the top of the scale."""
     colours: NDArray[np.uint8] = _RAMP[np.asarray(position.clip(0, 1) * 255, np.uint8)]
     return colours
+
+
+def difference_colours(position: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours (..., 3) for positions -1 to 1 between the ends of a symmetric scale."""
+    channels = [np.interp(position, _ENDS, channel) for channel in zip(*_DIFFERENCE, strict=True)]
+    return np.asarray(np.stack(channels, axis=-1).round(), np.uint8)
 
 
 def window_of(header: Dataset, plane: NDArray[np.float32], padding: NDArray[np.bool_]) -> tuple[float, float]:
@@ -88,7 +98,11 @@ def windowed(plane: NDArray[np.float32], centre: float, width: float) -> NDArray
 
 
 def fitted(shape: tuple[int, int], spacing: tuple[float, float], box: int) -> tuple[int, int]:
-    """Width and height in pixels of a slice (Y, X) with `spacing` (y, x) mm, as large as `box` allows."""
+    """Width and height in pixels of a slice (Y, X) with `spacing` (y, x) mm, as large as `box` allows.
+
+    Pixels of unknown spacing (NaN) are taken as square.
+    """
+    spacing = spacing if np.isfinite(spacing).all() else (1.0, 1.0)
     height, width = shape[0] * spacing[0], shape[1] * spacing[1]
     scale = box / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -143,15 +157,51 @@ def colour_bar(
     top: float,
 ) -> None:
     """A vertical scale from the threshold to the top, with numbers, in the box (x, y, width, height)."""
+    values = np.linspace(threshold, top, 5)
+    texts = [f"{'≥ ' if value == top else ''}{value:.1f}" for value in values]
+    _bar(draw, image, place, heat(np.linspace(1, 0, place[3], dtype=np.float32)), texts)
+
+
+def difference_bar(
+    draw: ImageDraw.ImageDraw, image: Image.Image, place: tuple[int, int, int, int], limit: float
+) -> None:
+    """A vertical scale from -limit to +limit with numbers, in the box (x, y, width, height)."""
+    texts = [f"{value:+.3g}" if value else "0" for value in np.linspace(-limit, limit, 5)]
+    _bar(draw, image, place, difference_colours(np.linspace(1, -1, place[3], dtype=np.float32)), texts)
+
+
+def _bar(
+    draw: ImageDraw.ImageDraw,
+    image: Image.Image,
+    place: tuple[int, int, int, int],
+    ramp: NDArray[np.uint8],
+    texts: Sequence[str],
+) -> None:
+    """A ramp (height, 3) from its top down, with texts at even distances from the bottom up."""
     x, y, width, height = place
-    ramp = heat(np.linspace(1, 0, height, dtype=np.float32))
     image.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, y))
     draw.rectangle((x - 1, y - 1, x + width, y + height), outline=GREY)
-    for value in np.linspace(threshold, top, 5):
-        at = y + height - round((value - threshold) / (top - threshold) * height)
-        text = f"{'≥ ' if value == top else ''}{value:.1f}"
+    for number, text in enumerate(texts):
+        at = y + height - round(number / (len(texts) - 1) * height)
         draw.line((x + width, at, x + width + 6, at), fill=WHITE)
         draw.text((x + width + 10, at), text, font=font(20), fill=WHITE, anchor="lm")
+
+
+def bars(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int, int, int],
+    values: NDArray[np.float64],
+    top: float,
+    marked: Collection[int] = (),
+    colour: RGB = GREY,
+) -> None:
+    """A bar for each value from 0 to `top` in the box (x, y, width, height), the `marked` ones amber."""
+    x, y, width, height = place
+    step = width / len(values)
+    for index, value in enumerate(values):
+        left, right = x + index * step, x + (index + 1) * step
+        bar = (round(left), y + height - value / top * height, round(right - (step > 4)), y + height)
+        draw.rectangle(bar, fill=AMBER if index in marked else colour)
 
 
 def among_normals(

@@ -1,4 +1,4 @@
-"""The anomaly result as RGB Secondary Captures: a summary page, and the slices worth a look.
+"""Results as RGB Secondary Captures: of an anomaly a summary and slices, of a denoiser one page.
 
 Why not every slice, and which: deploy/decisions/0003-captures.md.
 """
@@ -17,12 +17,14 @@ from models.anomaly import AnomalyScores
 from node.entities import CONTRIBUTING_MANUFACTURER
 from node.job import ProducedArtifact
 from workers.read import Volume
+from workers.write.comparison import chosen, comparison_page, noise_words, unit_of
+from workers.write.derived import Part
 from workers.write.dressing import dress
 from workers.write.findings import SMALLEST_MM2, Marked, instance_names, marked_of
-from workers.write.history import put_lossy_history, put_references
+from workers.write.history import put_lossy_history, put_references, put_references_of
 from workers.write.pages import patient_orientation, slice_page, summary_page
 from workers.write.part10 import save
-from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance, code
+from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance, code, result_uid, sources_key
 
 MOST_SLICES = 8
 APART_MM = 5.0  # nearer slices show the same finding
@@ -53,14 +55,15 @@ def captures_of(
     drawn: list[tuple[Image.Image, int | None]] = [(summary_page(found, shown, pages), None)]
     drawn += [(slice_page(found, index, 2 + n, pages), index) for n, index in enumerate(shown)]
     names = instance_names(volume)
-    chosen = f"{MOST_SLICES} {APART_MM}"
+    rule = f"{MOST_SLICES} {APART_MM}"
     artifacts, left_out = [], set[str]()
     for number, (picture, index) in enumerate(drawn, start=1):
         source = volume.headers[index if index is not None else len(volume.headers) // 2]
-        ds, faulty = _header(source, found.provenance, now, _words(found, shown, index))
+        told = f"AI anomaly map, {NOT_FOR_DIAGNOSIS}. {_words(found, shown, index)}"
+        ds, faulty = _header(source, found.provenance, now, "anomaly", told)
         left_out.update(faulty)
-        ds.SeriesInstanceUID = found.uid("capture", f"series {chosen}")
-        ds.SOPInstanceUID = found.uid("capture", f"{'summary' if index is None else names[index]} {chosen}")
+        ds.SeriesInstanceUID = found.uid("capture", f"series {rule}")
+        ds.SOPInstanceUID = found.uid("capture", f"{'summary' if index is None else names[index]} {rule}")
         ds.InstanceNumber = number
         ds.PatientOrientation = patient_orientation(volume, index) if index is not None else None
         put_references(ds, volume, [index] if index is not None else shown or None, spatial="NO")
@@ -69,6 +72,34 @@ def captures_of(
     if left_out and notes is not None:
         notes.append(f"left out of the captures for unlawful values: {', '.join(sorted(left_out))}")
     return artifacts
+
+
+def write_comparison(
+    parts: Sequence[Part], provenance: Provenance, folder: Path, now: datetime, notes: list[str] | None = None
+) -> list[ProducedArtifact]:
+    """Write the page of a denoised series to `folder`/capture; `parts` are all its volumes with results.
+
+    Attributes left out because their value is unlawful are named in `notes`.
+    """
+    shown = chosen(parts)
+    volume, denoised = parts[0]
+    settings = f"strength={denoised.strength!r} limit_sigma={denoised.limit_sigma!r}"
+    key = sources_key(name for part, _ in parts for name in instance_names(part))
+    told = (
+        f"AI denoising, before and after, {NOT_FOR_DIAGNOSIS}. "
+        f"{noise_words(parts, unit_of(volume.headers[0]))}. Strength {denoised.strength:g}, no change beyond "
+        f"strength x {denoised.limit_sigma:g} x noise."
+    )
+    source = shown[0].volume.headers[shown[0].index]
+    ds, faulty = _header(source, provenance, now, "denoising", told)
+    ds.SeriesInstanceUID = result_uid("capture", provenance, settings, key, "series")
+    ds.SOPInstanceUID = result_uid("capture", provenance, settings, key, "comparison")
+    ds.InstanceNumber, ds.PatientOrientation = 1, None
+    put_references_of(ds, [(row.volume, row.index) for row in shown], spatial="NO")
+    put_rgb(ds, np.asarray(comparison_page(parts, shown, provenance)))
+    if faulty and notes is not None:
+        notes.append(f"left out of the capture for unlawful values: {', '.join(faulty)}")
+    return [save(ds, folder, Path("capture/0001.dcm"), "capture")]
 
 
 def choose(
@@ -100,10 +131,12 @@ def _words(figures: Marked, shown: Sequence[int], index: int | None) -> str:
     )
 
 
-def _header(source: Dataset, provenance: Provenance, now: datetime, words: str) -> tuple[Dataset, list[str]]:
+def _header(
+    source: Dataset, provenance: Provenance, now: datetime, what: str, told: str
+) -> tuple[Dataset, list[str]]:
     ds = Dataset()
     ds.SOPClassUID, ds.Modality = SecondaryCaptureImageStorage, "OT"
-    faulty = dress(ds, "capture", source, provenance, now, "anomaly")
+    faulty = dress(ds, "capture", source, provenance, now, what)
     # SC Equipment
     ds.SecondaryCaptureDeviceManufacturer = CONTRIBUTING_MANUFACTURER
     ds.SecondaryCaptureDeviceManufacturerModelName = ds.ManufacturerModelName
@@ -113,8 +146,8 @@ def _header(source: Dataset, provenance: Provenance, now: datetime, words: str) 
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     warning = f" {provenance.domain}." if provenance.domain else ""
-    told = f"AI anomaly map, {NOT_FOR_DIAGNOSIS}. {words} {provenance.algorithm}.{warning}"
-    ds.DerivationDescription = told[:1024]
+    warning = f" Of {provenance.part}.{warning}" if provenance.part else warning
+    ds.DerivationDescription = f"{told} {provenance.algorithm}.{warning}"[:1024]
     ds.DerivationCodeSequence = [code("113085", "DCM", "Spatial resampling")]
     ds.BurnedInAnnotation = "YES"
     put_lossy_history(ds, source)

@@ -175,8 +175,8 @@ def written_back(
     safe = np.where(padding, 0, change).astype(np.float64)
     new = np.asarray(stored + np.rint(safe / slope), np.int64)
     low, high = stored_range(source)
-    if source.get("Modality") == "PT":
-        low = max(low, 0)  # activity is not negative
+    if source.get("Modality") in ("PT", "NM"):
+        low = max(low, 0)  # neither activity nor a count is negative
     new = np.where(stored == new, new, new.clip(low, high))
     if (limits := padding_limits(source)) is not None:
         first, last = limits
@@ -244,8 +244,8 @@ def _image_type(source: Dataset) -> list[str]:
     if source.SOPClassUID == MRImageStorage:
         return ["DERIVED", "SECONDARY", old[2] if len(old) > 2 and old[2] else "OTHER"]
     kind = KINDS[source.SOPClassUID]
-    # value 2 of PET and of enhanced objects is enumerated (PS3.3 C.8.9.4.1.1, C.8.13.1.1.1.2)
-    second = "SECONDARY" if kind.flat else "PRIMARY"
+    # value 2 of PET, NM and enhanced objects is enumerated (PS3.3 C.8.9.4.1.1, C.8.4.9.1.1, C.8.13.1.1.1.2)
+    second = "SECONDARY" if kind.flat and kind.modality != "NM" else "PRIMARY"
     return ["DERIVED", second, *old[2:]]
 
 

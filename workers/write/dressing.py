@@ -62,10 +62,12 @@ def dress(
         if iod is None or element.keyword in iod.keywords | {"ContributingEquipmentSequence"}:
             ds[element.tag] = element
     local_now = local_time(source, now)
+    equipment = what.capitalize() if role == "capture" else f"Anomaly {what}"
     put_dates(ds, local_now, series=True)
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SeriesNumber = series_number(source, OFFSETS[role])
-    ds.SeriesDescription = series_description(source, f"AI {what} {provenance.algorithm}")
+    part = f", {provenance.part}" if provenance.part else ""
+    ds.SeriesDescription = series_description(source, f"AI {what} {provenance.algorithm}{part}")
     if source.get("ImageLaterality") in ("L", "R") and iod is not None and "Laterality" in iod.keywords:
         ds.Laterality = source.ImageLaterality
     if ds.SOPClassUID == SegmentationStorage and not ds.get("Laterality"):
@@ -74,7 +76,7 @@ def dress(
     ds.SoftwareVersions = [provenance.program[:64], provenance.weights]
     ds.ContributingEquipmentSequence = [
         *kept.get("ContributingEquipmentSequence", []),
-        contributing_equipment(provenance, local_now, f"Anomaly {what}"),
+        contributing_equipment(provenance, local_now, equipment),
     ]
     put_superseded(ds, provenance)
     for keyword in ("ContentDate", "ContentTime", "SeriesDate", "SeriesTime"):

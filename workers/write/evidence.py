@@ -19,7 +19,7 @@ from workers.write.repair import IDENTITY
 
 
 def evidence_of(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
-    """Copies of the sources of some slices; the whole object, once, where they are its frames."""
+    """Copies of the sources of some slices; where they are frames, their object with the volume's frames."""
     if volume.whole is None:
         copies = [_copy(volume.headers[index]) for index in indices]
         if np.isfinite(volume.spacing[0]):
@@ -30,7 +30,26 @@ def evidence_of(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
     ds = _copy(volume.whole)
     if not volume.flat:
         _share_places(ds, volume)
+        own = _own_frames(volume)
+        groups = ds.PerFrameFunctionalGroupsSequence
+        ds.PerFrameFunctionalGroupsSequence = [groups[number - 1] for number in own]
+        ds.NumberOfFrames = len(own)
     return [ds]
+
+
+def put_frame_numbers(ds: Dataset, volume: Volume) -> None:
+    """Name the frames of the source where the object counted those that `evidence_of` gave."""
+    own = _own_frames(volume)
+    for group in ds.PerFrameFunctionalGroupsSequence if own else ():
+        for derivation in group.get("DerivationImageSequence", []):
+            for image in derivation.get("SourceImageSequence", []):
+                if image.get("ReferencedFrameNumber") is not None:
+                    image.ReferencedFrameNumber = own[int(image.ReferencedFrameNumber) - 1]
+
+
+def _own_frames(volume: Volume) -> list[int]:
+    """The numbers of the frames of one volume of a multi-frame source, ascending."""
+    return [] if volume.frames is None else sorted(int(number) for number in volume.frames)
 
 
 def _share_places(ds: Dataset, volume: Volume) -> None:

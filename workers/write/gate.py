@@ -23,6 +23,7 @@ from workers.write.derived import stored_range
 from workers.write.frame_groups import same_places
 from workers.write.iod import faults_in_items, iod_of, required_of
 from workers.write.lint import lint, lint_set, referenced_uids
+from workers.write.orientation import is_said_twice
 from workers.write.repair import IDENTITY, sane_window
 
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -288,6 +289,7 @@ def examine_geometry(ds: Dataset, source: Dataset) -> list[str]:
         for keyword in _SAME_GEOMETRY
         if not _equal(ds.get(keyword), source.get(keyword))
         and not (keyword == "PixelSpacing" and keyword not in ds and _no_length(source.get(keyword)))
+        and not (keyword == "PatientPosition" and keyword not in ds and is_said_twice(source))
     ]
 
 

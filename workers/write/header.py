@@ -193,7 +193,7 @@ def series_number(source: Dataset, n: int) -> int:
 
 def series_description(source: Dataset, label: str) -> str:
     """`<source> [label]`, at most 63 characters; the source's part gives way."""
-    tail = f"[{label}]"[:_LONGEST]
+    tail = f"[{label[: _LONGEST - 2]}]"
     original = re.sub(r"[\x00-\x1f\\]", " ", str(source.get("SeriesDescription") or "")).strip()
     original = original[: max(0, _LONGEST - len(tail) - 1)].rstrip()
     return f"{original} {tail}".strip()

@@ -17,7 +17,12 @@ def put_references(
     in the source. Frames of one multi-frame source make one item with their numbers.
     """
     chosen = range(len(volume.headers)) if indices is None else indices
-    images = _references(volume, chosen)
+    put_references_of(ds, [(volume, index) for index in chosen], spatial=spatial)
+
+
+def put_references_of(ds: Dataset, places: Sequence[tuple[Volume, int]], *, spatial: str) -> None:
+    """As `put_references`, to slices of several volumes of one series."""
+    images = _references(places)
     for image in images:
         image.SpatialLocationsPreserved = spatial
         image.PurposeOfReferenceCodeSequence = [
@@ -25,19 +30,27 @@ def put_references(
         ]
     ds.SourceImageSequence = images
     series = Dataset()
-    series.SeriesInstanceUID = volume.headers[0].SeriesInstanceUID
-    series.ReferencedInstanceSequence = _references(volume, chosen)
+    series.SeriesInstanceUID = places[0][0].headers[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = _references(places)
     ds.ReferencedSeriesSequence = [series]
 
 
-def _references(volume: Volume, indices: Sequence[int]) -> list[Dataset]:
-    if volume.frames is None:
-        return [reference_to(volume.headers[index]) for index in indices]
-    item = reference_to(volume.headers[0])
-    if len(indices) < len(volume.headers):
-        numbers = sorted(int(volume.frames[index]) for index in indices)
-        item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
-    return [item]
+def _references(places: Sequence[tuple[Volume, int]]) -> list[Dataset]:
+    items: dict[str, Dataset] = {}
+    frames: dict[str, set[int]] = {}
+    for volume, index in places:
+        source = volume.headers[index]
+        uid = str(source.SOPInstanceUID)
+        items.setdefault(uid, reference_to(source))
+        if volume.frames is not None:
+            frames.setdefault(uid, set()).add(int(volume.frames[index]))
+    for volume, _ in places:
+        if volume.whole is None:
+            continue
+        uid = str(volume.whole.SOPInstanceUID)
+        if len(numbers := sorted(frames[uid])) < int(volume.whole.get("NumberOfFrames") or 1):
+            items[uid].ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
+    return list(items.values())
 
 
 def reference_to(source: Dataset) -> Dataset:

@@ -13,6 +13,7 @@ from highdicom._standard_utils import (
     get_sop_class_iod_map,
 )
 from pydicom import Dataset
+from pydicom.uid import NuclearMedicineImageStorage
 
 # Its table lists the rows of all value types of a recursive tree, so that no row is one of each item.
 _OPEN = frozenset({"sr-document-content"})
@@ -82,10 +83,24 @@ def _items(ds: Dataset, path: tuple[str, ...]) -> Iterator[Dataset]:
 def required_of(ds: Dataset) -> dict[str, str]:
     """The attributes that an object must have, with their type 1 or 2; empty for an unknown SOP class."""
     iod = iod_of(str(ds.get("SOPClassUID", "")))
-    required = iod.required if iod else {}
+    required = dict(iod.required) if iod else {}
+    for module in _conditional_modules(ds):
+        required |= {
+            attribute["keyword"]: attribute["type"]
+            for attribute in get_module_attribute_map()[module]
+            if not attribute["path"] and attribute["type"] in ("1", "2")
+        }
     if "PatientPosition" in ds:
         required = {word: kind for word, kind in required.items() if word not in INSTEAD_OF_POSITION}
     return required
+
+
+def _conditional_modules(ds: Dataset) -> list[str]:
+    """Modules that an NM object must have by value 3 of its ImageType (PS3.3 table A.5-1)."""
+    words = ds.get("ImageType") or []
+    if ds.get("SOPClassUID") != NuclearMedicineImageStorage or len(words) < 3 or "TOMO" not in words[2]:
+        return []
+    return ["nm-tomo-acquisition", *(["nm-reconstruction"] if "RECON" in words[2] else [])]
 
 
 @cache

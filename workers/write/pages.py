@@ -6,7 +6,6 @@ Every page is 1024 × 1024, with lettering that can still be read at half that s
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from workers.read import Volume
@@ -16,23 +15,18 @@ from workers.write.canvas import (
     GREY,
     WHITE,
     among_normals,
-    by_voi_lut,
+    bars,
     colour_bar,
     fitted,
     font,
     fused,
-    inverted,
     letters,
     outlined,
     scale_bar,
-    window_of,
-    windowed,
 )
 from workers.write.findings import SMALLEST_MM2, Marked
-from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance
+from workers.write.sheet import SIDE, directions, grey_of, made_by, position_text, sheet, write_lines
 
-SIDE = 1024
-LABEL = f"AI · {NOT_FOR_DIAGNOSIS}"
 MARKS = {"unlike": "unlike", "brighter": "brighter than", "darker": "darker than"}
 _SCALE = 3.0  # the colours run from the threshold to three times it, in every series alike
 
@@ -45,7 +39,7 @@ def top_of(figures: Marked) -> float:
 def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Image:
     """One slice with its regions, legend, orientation and position."""
     volume, scores = figures.volume, figures.scores
-    image, draw = _sheet("AI anomaly map")
+    image, draw = sheet("AI anomaly map")
     box, left, upper = 824, 24, 80
     size = fitted(volume.voxels.shape[1:], volume.spacing[1:], box)
     x, y = left + (box - size[0]) // 2, upper + (box - size[1]) // 2
@@ -63,21 +57,22 @@ def slice_page(figures: Marked, index: int, page: int, pages: int) -> Image.Imag
     _legend(draw, image, figures, (876, 240, 30, 460))
     draw.text((SIDE - 24, 100), f"page {page}/{pages}", font=font(20), fill=GREY, anchor="ra")
     count = len(volume.headers)
+    which = f"{figures.provenance.part}, s" if figures.provenance.part else "S"
     lines = (
-        f"Slice {index + 1} of {count} (image {_instance(volume, index)}), {position_text(volume, index)}"
-        f"  ·  marked {figures.area[index]:.0f} mm²",
+        f"{which}lice {index + 1} of {count} (image {_instance(volume, index)}), "
+        f"{position_text(volume, index)}  ·  marked {figures.area[index]:.0f} mm²",
         f"Slice score {scores.per_slice[index]:.1f}, series score {scores.series_score:.1f}, "
         f"threshold {scores.threshold:.1f}  ·  W {window[1]:.0f} L {window[0]:.0f}",
-        _made_by(figures.provenance),
+        made_by(figures.provenance),
     )
-    _lines(draw, 918, lines)
+    write_lines(draw, 918, lines)
     return image
 
 
 def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Image:
     """The series at a glance: the verdict, thumbnails, and the score along the series."""
     volume, scores = figures.volume, figures.scores
-    image, draw = _sheet("AI anomaly summary")
+    image, draw = sheet("AI anomaly summary")
     found = int((figures.area > 0).sum())
     verdict, colour = (
         (
@@ -89,7 +84,7 @@ def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Ima
     )
     draw.text((24, 88), verdict, font=font(34, bold=True), fill=colour)
     draw.text((SIDE - 24, 100), f"page 1/{pages}", font=font(20), fill=GREY, anchor="ra")
-    _lines(draw, 136, facts(figures, shown), step=30, size=22)
+    write_lines(draw, 136, facts(figures, shown), step=30, size=22)
     if scores.normal_scores is not None and len(scores.normal_scores):
         among_normals(draw, (780, 150, 220, 30), scores.normal_scores, scores.series_score)
     thumbnails = shown or np.unique(np.linspace(0, len(volume.headers) - 1, 8).round().astype(int)).tolist()
@@ -102,7 +97,7 @@ def summary_page(figures: Marked, shown: Sequence[int], pages: int) -> Image.Ima
         image.paste(_slice_picture(figures, index, size)[0], at)
         outlined(draw, (at[0] + 6, at[1] + 4), f"slice {index + 1}", 20, anchor="la")
     _profiles(draw, figures, shown)
-    _lines(draw, 978, (_made_by(figures.provenance),))
+    write_lines(draw, 978, (made_by(figures.provenance),))
     return image
 
 
@@ -119,6 +114,8 @@ def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
     often = f"; {share:.2%} of the pixels of normal people exceed it" if share is not None else ""
     evaluated = int(scores.evaluated.any(axis=(1, 2)).sum())
     part = str(header.get("BodyPartExamined") or "body part not given")
+    if figures.provenance.part:
+        part += f", {figures.provenance.part}"
     apart = "pictures" if volume.flat else f"slices, {volume.spacing[0]:.1f} mm apart"
     pages = "No slice page follows; the slices below are a sample, unmarked"
     if shown:
@@ -132,31 +129,10 @@ def facts(figures: Marked, shown: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-def position_text(volume: Volume, index: int) -> str:
-    """Where the middle of a slice lies along the axis it mostly crosses, such as "F 120.5 mm".
-
-    Of a picture without a place in the patient its number.
-    """
-    if volume.flat:
-        return f"picture {index + 1}"
-    header = volume.headers[index]
-    rows, columns = _directions(volume, index)
-    normal = np.cross(rows, columns)
-    _, height, width = volume.voxels.shape
-    centre = (
-        np.asarray(header.ImagePositionPatient, np.float64)
-        + rows * volume.spacing[2] * (width - 1) / 2
-        + columns * volume.spacing[1] * (height - 1) / 2
-    )
-    axis = int(np.argmax(np.abs(normal)))
-    letter = ("RL", "AP", "FH")[axis][int(centre[axis] > 0)]
-    return f"{letter} {abs(centre[axis]):.1f} mm"
-
-
 def patient_orientation(volume: Volume, index: int) -> list[str] | None:
     """PatientOrientation of a slice page (PS3.3 C.7.6.1.1.1): its own, or from its direction cosines."""
     if not volume.flat:
-        return [letters(direction) for direction in _directions(volume, index)]
+        return [letters(direction) for direction in directions(volume, index)]
     given = [str(word) for word in volume.headers[index].get("PatientOrientation") or []]
     return given if len(given) == 2 and all(set(word) <= set(_OPPOSITE) for word in given) else None
 
@@ -168,53 +144,16 @@ def _opposite(word: str) -> str:
     return "".join(_OPPOSITE[letter] for letter in word)
 
 
-def _directions(volume: Volume, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    cosines = np.asarray(volume.headers[index].ImageOrientationPatient, np.float64)
-    return cosines[:3], cosines[3:]
-
-
 def _instance(volume: Volume, index: int) -> str:
     return str(volume.headers[index].get("InstanceNumber") or "without number")
-
-
-def _made_by(provenance: Provenance) -> str:
-    return f"{provenance.algorithm}  ·  {provenance.weights}  ·  {provenance.program}"
-
-
-def _sheet(title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (SIDE, SIDE))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, SIDE, 60), fill=(38, 30, 12))
-    draw.text((24, 30), title, font=font(28, bold=True), fill=WHITE, anchor="lm")
-    draw.text((SIDE - 24, 30), LABEL, font=font(28, bold=True), fill=AMBER, anchor="rm")
-    return image, draw
-
-
-def _lines(draw: ImageDraw.ImageDraw, y: int, lines: Sequence[str], step: int = 34, size: int = 21) -> None:
-    for number, line in enumerate(lines):
-        while size > 12 and font(size).getlength(line) > SIDE - 48:
-            size -= 1
-        draw.text((24, y + number * step), line, font=font(size), fill=WHITE)
 
 
 def _slice_picture(
     figures: Marked, index: int, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, float]]:
-    volume = figures.volume
-    plane = volume.voxels[index]
-    header = volume.headers[index]
-    centre, width = (128.0, 256.0)
-    if volume.colour is not None:
-        grey = plane
-    else:
-        centre, width = window_of(header, plane, volume.padding[index])
-        looked_up = by_voi_lut(header, volume.stored[index])
-        grey = windowed(plane, centre, width) if looked_up is None else looked_up
-        if inverted(header):
-            grey = 255 - grey
-    grey[volume.padding[index]] = 0
+    grey, window = grey_of(figures.volume, index)
     picture = fused(grey, figures.marked[index], figures.scores.threshold, top_of(figures), size)
-    return picture, (centre, width)
+    return picture, window
 
 
 def _letter_edges(
@@ -249,22 +188,13 @@ def _profiles(draw: ImageDraw.ImageDraw, figures: Marked, shown: Sequence[int]) 
     """Slice score and marked area along the series; the slices shown stand out."""
     x, width, height = 110, 890, 86
     count = len(figures.area)
-    step = width / count
     for y, name, values in (
         (744, "slice score", np.maximum(figures.scores.per_slice.astype(np.float64), 0)),
         (846, "marked, mm²", figures.area),
     ):
         top = float(values.max()) * 1.1 or 1.0
         draw.rectangle((x, y, x + width, y + height), outline=DARK)
-        for index in range(count):
-            left, right = x + index * step, x + (index + 1) * step
-            bar = (
-                round(left),
-                y + height - values[index] / top * height,
-                round(right - (step > 4)),
-                y + height,
-            )
-            draw.rectangle(bar, fill=AMBER if index in shown else GREY)
+        bars(draw, (x, y, width, height), values, top, shown)
         for value, at, anchor in ((values.max(), y, "ra"), (0.0, y + height, "rd")):
             text = f"{value:.0f}" if value >= 100 or value == 0 else f"{value:.1f}"
             draw.text((x - 8, at), text, font=font(20), fill=WHITE, anchor=anchor)

@@ -17,7 +17,7 @@ from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.write import coding
 from workers.write.dressing import dress
-from workers.write.evidence import evidence_of, in_frame_order
+from workers.write.evidence import evidence_of, in_frame_order, put_frame_numbers
 from workers.write.findings import Marked
 from workers.write.header import local_time
 from workers.write.iod import anatomic_region
@@ -61,6 +61,7 @@ def write_parametric(found: Marked, folder: Path, now: datetime) -> list[Produce
         content_description=f"AI, {NOT_FOR_DIAGNOSIS}"[:64],
         content_label="AI_SCORE",
     )
+    put_frame_numbers(ds, volume)
     in_ascending_order(ds)
     source = volume.headers[len(volume.headers) // 2]
     dress(ds, "parametric", source, found.provenance, now, "score")

@@ -32,6 +32,7 @@ class Provenance:
     marks: str = "unlike"  # how a marked region differs from normal: "brighter", "darker"
     supersedes: tuple[str, ...] = ()  # SeriesInstanceUIDs of results of earlier revisions of the source
     domain: str = ""  # what an amber domain gate noticed; every object carries it
+    part: str = ""  # which volume of the source series, where that has several
     computed: str = ""  # how, where it is not the reference: "openvino", "bfloat16" or both
     program: str = f"{CONTRIBUTING_MANUFACTURER} {installed_version(CONTRIBUTING_MANUFACTURER)}"
 
@@ -90,6 +91,8 @@ def contributing_equipment(provenance: Provenance, local_now: datetime, what: st
     description = f"{what} by pipeline {provenance.pipeline}; AI, {NOT_FOR_DIAGNOSIS}"
     if provenance.computed:
         description += f"; computed in {provenance.computed}"
+    if provenance.part:
+        description += f"; of {provenance.part}"
     if provenance.domain:
         description += f"; {provenance.domain}"
     item.ContributionDescription = description[:1024]

@@ -1,10 +1,12 @@
 """Headers as scanners and anonymisers leave them, made lawful without changing what they say.
 
 A value is repaired where that changes nothing (a DS too long, a CS in lower case, the VR of another
-edition); else its attribute is taken out and named. What identifies the patient and study is kept.
+edition, a date or time as ACR-NEMA wrote it); else its attribute is taken out and named. What identifies
+the patient and study is kept.
 """
 
 import math
+import re
 
 from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -21,6 +23,7 @@ from workers.write.iod import (
     required_of,
     unpaired_body_parts,
 )
+from workers.write.orientation import is_said_twice
 
 # Whose image it is: taken over as it stands, even where a value is longer than the standard allows,
 # because an archive files by it.
@@ -40,6 +43,8 @@ IDENTITY = frozenset(
 )
 
 _PLACED = Kind("")
+# Dates and times before 1993, which readers accept (PS3.5 6.2).
+_OLD = {"DA": re.compile(r"\d{4}\.\d\d\.\d\d"), "TM": re.compile(r"\d\d:\d\d:\d\d(\.\d{1,6})?")}
 
 
 def repair(ds: Dataset, faulty: list[str], *, nested: bool = False) -> None:
@@ -98,6 +103,9 @@ def _sound(element: DataElement) -> DataElement | None:
             if any(len(str(v)) > 16 for v in values):
                 short = [DSfloat(float(v), auto_format=True) for v in values]
                 return DataElement(element.tag, vr, short if len(short) > 1 else short[0])
+        if vr in _OLD and isinstance(value, str) and _OLD[vr].fullmatch(value):
+            value = value.replace(".", "", 2) if vr == "DA" else value.replace(":", "")
+            element = DataElement(element.tag, vr, value, validation_mode=config.RAISE)
         if vr == "CS" and isinstance(value, str) and value != value.strip().upper():
             value = value.strip().upper()  # the only letters that CS has
             element = DataElement(element.tag, vr, value, validation_mode=config.RAISE)
@@ -120,6 +128,8 @@ def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
             del ds[element.tag]
     if "PixelSpacing" in ds:
         ds.pop("PixelAspectRatio", None)
+    if is_said_twice(ds):
+        del ds.PatientPosition
     ruled_out = []
     if "IR" not in _values(ds, "ScanningSequence"):
         ruled_out.append("InversionTime")  # type 2C, only of inversion recovery (PS3.3 C.8.3.1)

@@ -11,7 +11,7 @@ from highdicom.seg import Segmentation, SegmentDescription
 from node.job import ProducedArtifact
 from workers.write.coding import ABNORMAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE
 from workers.write.dressing import dress
-from workers.write.evidence import evidence_of, in_frame_order
+from workers.write.evidence import evidence_of, in_frame_order, put_frame_numbers
 from workers.write.findings import Marked
 from workers.write.part10 import save
 from workers.write.provenance import NOT_FOR_DIAGNOSIS
@@ -43,6 +43,7 @@ def write_segmentation(found: Marked, folder: Path, now: datetime) -> list[Produ
         content_description=f"AI, {NOT_FOR_DIAGNOSIS}"[:64],
         content_label="AI_ANOMALY",
     )
+    put_frame_numbers(ds, volume)
     dress(ds, "segmentation", volume.headers[slices[0]], found.provenance, now, "regions")
     return [save(ds, folder, Path("segmentation/0001.dcm"), "segmentation")]
 
