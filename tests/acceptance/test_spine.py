@@ -71,8 +71,8 @@ def test_a_real_series_comes_back_denoised_and_marked(
             assert ds.get(keyword) == source.get(keyword), keyword
         assert ds.ImageType[:2] == ["DERIVED", "SECONDARY"]
         change = (ds.pixel_array.astype(int) - source.pixel_array) * float(source.RescaleSlope)
-        # strength 0.5 × limit 3 × the slice's noise, which the derivation names; never above 3 × 60 HU here.
-        assert 0 < np.abs(change).max() < 100
+        # The model's strength × limit 3 × the slice's noise, which the derivation names; below 60 HU here.
+        assert 0 < np.abs(change).max() < 120
         body = np.abs(source.pixel_array * float(source.RescaleSlope) + float(source.RescaleIntercept)) < 150
         assert abs(change[body].mean()) < 1
         assert not dciodvfy_errors(ds, tmp_path)
