@@ -51,18 +51,18 @@ def shifted(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.
 
 
 def inserts(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Discs (3, size, size) in HU, soft to sharp, for the slice, the one below and the one above.
+    """Soft discs (3, size, size) in HU for the slice, the one below and the one above.
 
-    Most are in one slice only: things that a network must neither copy nor average away.
+    Most are in one slice only: small things that a network must neither copy nor average away.
     """
     field_ = np.zeros((3, size, size), np.float32)
     y, x = np.ogrid[:size, :size]
     for _ in range(rng.integers(0, 4)):
         row, column = rng.uniform(0, size, 2)
-        radius = np.exp(rng.uniform(np.log(1.2), np.log(24)))
-        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(np.log(5), np.log(300)))
+        radius = np.exp(rng.uniform(np.log(1.2), np.log(12)))
+        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(np.log(5), np.log(120)))
         away = np.hypot(y - row, x - column)
-        disc = contrast / (1 + np.exp((away - radius) / rng.uniform(0.2, 0.7)))
+        disc = contrast / (1 + np.exp((away - radius) / rng.uniform(0.25, 0.7)))
         seen = np.array(((1, 1, 1), (1, 0, 0), (0, 1, 1), (0, 1, 0)))[rng.choice(4, p=(0.3, 0.45, 0.15, 0.1))]
         field_ += disc * seen[:, None, None]
     return field_
