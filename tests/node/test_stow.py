@@ -11,7 +11,12 @@ import pytest
 import requests
 from click.testing import CliRunner
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ImplicitVRLittleEndian, TwelveLeadECGWaveformStorage
+from pydicom.uid import (
+    UID,
+    ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    TwelveLeadECGWaveformStorage,
+)
 
 from node.cli import aenode
 from node.config import Peer
@@ -177,6 +182,17 @@ def test_our_own_results_are_kept_and_not_routed(node: Receiver) -> None:
     assert post(node, multipart([file_of(ds)])).status_code == 200
     [found] = node.wait_indexed(1)
     assert found.own_result
+
+
+def test_a_rejection_note_is_kept(node: Receiver) -> None:
+    """A key object selection comes along when a PACS forwards a study; it lacks pixels and nothing else."""
+    (ds,) = series(1, 16, series="note")
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
+    ds.Modality = "KO"
+    del ds.PixelData
+    assert post(node, multipart([file_of(ds)])).status_code == 200
+    [found] = node.wait_indexed(1)
+    assert (found.sop_class_uid, found.defect) == (KeyObjectSelectionDocumentStorage, "")
 
 
 def test_what_is_asked_wrongly_is_answered_so(node: Receiver) -> None:
