@@ -81,7 +81,13 @@ class Outgoing:
         if sent.syntax in self.wanted:
             return f", in {name}"
         missed = " or ".join(map(_name, self.wanted))
-        return f", in {name}: {sent.failed or f'{peer.name} accepts no {self.sop_class.name} in {missed}'}"
+        if sent.failed:
+            why = sent.failed
+        elif set(self.wanted).isdisjoint(self.offered):
+            why = f"no encoder for {missed} is installed"
+        else:
+            why = f"{peer.name} accepts no {self.sop_class.name} in {missed}"
+        return f", in {name}: {why}"
 
     def unsupported(self, peer: Peer) -> StoreResult:
         """The result where the peer accepts none of its presentation contexts."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydicom.uid import Comprehensive3DSRStorage
 
 from node.cli import aenode
 from tests import series
@@ -114,6 +115,16 @@ def test_explain_names_the_attribute_that_failed(config: Path, tmp_path: Path) -
     verdicts = json.loads(run("explain", *thick, "--config", config, "--json").stdout)[0]["rules"]
     assert [v["matched"] for v in verdicts] == [False, False]
     assert verdicts[0]["failures"][0]["attribute"] == "SliceThickness"
+
+
+def test_explain_says_that_no_rule_is_asked_about_what_is_no_image(config: Path, tmp_path: Path) -> None:
+    """As the router does it, whatever the rules say."""
+    report = series.series(1)[0]
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
+    (file,) = series.write(tmp_path / "in", [report])
+    shown = run("explain", file, "--config", config)
+    assert shown.returncode == 1
+    assert "no images, so no rule is asked: Comprehensive 3D SR Storage" in shown.stdout
 
 
 def test_explain_names_a_file_that_is_no_dicom(config: Path, tmp_path: Path) -> None:

@@ -310,6 +310,25 @@ def test_a_delivery_that_somebody_moved_meanwhile_spoils_no_other(bench: Bench, 
     assert bench.states() == ["SENT"] * 5
 
 
+def test_what_was_withdrawn_while_it_was_under_way_is_sent_if_the_peer_took_it(
+    bench: Bench, scp: ScriptedSCP
+) -> None:
+    """The index says what the archive has, and the others suffer nothing."""
+
+    def withdrawn(number: int, _uid: str) -> int:
+        if number == 2:
+            under_way = bench.deliveries()[1]
+            bench.index.record_delivery(under_way, DeliveryState.WITHDRAWN, bench.now)
+        return 0x0000
+
+    scp.answer = withdrawn
+    bench.configure(scp.peer())
+    bench.queue("archive")
+    bench.step()
+    assert bench.states() == ["SENT"] * 5
+    assert "stored (0x0000); it was under way when it was withdrawn" in bench.reasons()
+
+
 # --- seams ---
 
 

@@ -86,6 +86,10 @@ def test_a_storage_provider_alone(tmp_path: Path) -> None:
     assert said == [
         'prove = "commitment", but archive has no storage commitment; and no C-FIND: nothing will be proven'
     ]
+    for setting, warned in (("jpeg-ls", False), ("auto", False), ("jpeg-2000", True), ("htj2k", True)):
+        wanting = peer_at(scp.port, transfer_syntax=setting)
+        said = warnings_of(found, wanting, settings_for(wanting))
+        assert any(f'"{setting}" is not accepted for CT Image Storage' in s for s in said) is warned
     peer = peer_at(scp.port, prove="find")
     assert "C-FIND is not answered" in warnings_of(found, peer, settings_for(peer))[0]
 

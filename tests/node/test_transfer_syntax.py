@@ -26,13 +26,16 @@ from pydicom.uid import (
 )
 
 from node import reach
+from node.commands import probe
+from node.dimse import outputs
 from node.dimse.outcome import Outcome
 from node.dimse.outgoing import StoreResult
 from node.dimse.outputs import COMPRESSIBLE, offered
+from node.dimse.probing import Findings
 from node.transcoding import CannotTranscode, transcode
 from tests.node.scripted import ScriptedSCP
 from tests.node.test_dicomweb import peer_at as web_peer
-from tests.node.test_probe import peer_at
+from tests.node.test_probe import peer_at, settings_for
 from tests.peers import LOOPBACK, Orthanc, StoreSCP, dcmtk
 from tests.series import series, write
 
@@ -112,6 +115,11 @@ def test_pixels_and_everything_else_stay(tmp_path: Path, kind: str, syntax: UID)
     assert np.array_equal(pixels(theirs), pixels(ours))
     colour = ours.SamplesPerPixel == 3 and syntax != JPEGLSLossless
     assert theirs.PhotometricInterpretation == ("YBR_RCT" if colour else ours.PhotometricInterpretation)
+    if syntax != JPEGLSLossless:
+        frame = next(pydicom.encaps.generate_frames(theirs.PixelData, number_of_frames=1))
+        assert frame[frame.index(b"\xff\x52") + 8] == colour, (
+            "the multiple component transform is used as said"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -154,6 +162,12 @@ def test_what_has_no_such_pixels_is_not_compressed(tmp_path: Path) -> None:
         ImplicitVRLittleEndian,
     )
     assert offered(CTImageStorage, JPEG2000Lossless, "jpeg-ls") == (JPEG2000Lossless,)
+    for odd in ({"PhotometricInterpretation": "YBR_FULL"}, {"PlanarConfiguration": 1}, {"BitsAllocated": 32}):
+        ds = capture()
+        for keyword, value in odd.items():
+            setattr(ds, keyword, value)
+        with pytest.raises(CannotTranscode):
+            transcode(write(tmp_path / next(iter(odd)), [ds])[0], HTJ2KLossless)
     ds = one()
     del ds.PixelData
     with pytest.raises(CannotTranscode, match="no uncompressed Pixel Data"):
@@ -274,6 +288,22 @@ def test_htj2k(images: list[Path], accepted: list[UID]) -> None:
     theirs.file_meta = pydicom.dataset.FileMetaDataset()
     theirs.file_meta.TransferSyntaxUID = accepted[0]
     assert np.array_equal(theirs.pixel_array, ours.pixel_array)
+
+
+def test_without_an_encoder_it_goes_uncompressed_and_says_so(
+    images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTJ2K is an extra: a node without it is told of by the timeline and by `aenode probe`."""
+    for module in (outputs, probe):
+        monkeypatch.setattr(module, "can_encode", lambda syntax: "HTJ2K" not in syntax.keyword)
+    with ScriptedSCP([(CTImageStorage, [ExplicitVRLittleEndian, HTJ2KLossless])]) as scp:
+        peer = scp.peer(transfer_syntax="htj2k")
+        (result,) = sent(peer, images[:1])
+        warnings_ = probe.warnings_of(Findings("archive", 0.01), peer, settings_for(peer))
+    assert result.reason == (
+        "stored (0x0000), in Explicit VR Little Endian: no encoder for HTJ2K RPCL or HTJ2K is installed"
+    )
+    assert 'transfer_syntax = "htj2k", but no encoder for it is installed here' in warnings_
 
 
 @pytest.fixture(scope="module")
