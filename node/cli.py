@@ -14,7 +14,7 @@ from node.errors import AenodeError, ConfigError
 
 _NODE = {
     "up": ("run", "Run everything on this machine, supervised."),
-    "receive": ("run", "Run the C-STORE and C-ECHO provider."),
+    "receive": ("run", "Run the provider of C-STORE, C-ECHO and STOW-RS."),
     "route": ("run", "Run completion, rules, collection and delivery."),
     "check": ("ask", "Check the settings file, and with --peers the peers."),
     "explain": ("ask", "Say which rules files would match, and why not."),

@@ -21,6 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, HTJ2KLossless, HTJ2KLossles
 from node.errors import AenodeError
 
 _HTJ2K = frozenset({HTJ2KLossless, HTJ2KLosslessRPCL})
+_COLOURS = {1: ("MONOCHROME1", "MONOCHROME2"), 3: ("RGB",)}  # what we write, by samples a pixel
 _BASIC_OFFSETS = 2**32 - 1  # bytes that a Basic Offset Table reaches (PS3.5 A.4)
 # The marker segment of the image's size, and where in it the depth is (ISO 15444-1 A.5.1).
 _SIZ, _SSIZ_AT = b"\xff\x51", 40
@@ -70,8 +71,10 @@ def _frames(ds: Dataset) -> Iterator[NDArray[np.integer]]:
     if ds.file_meta.TransferSyntaxUID != ExplicitVRLittleEndian or "PixelData" not in ds:
         raise CannotTranscode("it has no uncompressed Pixel Data")
     bits, samples = ds.BitsAllocated, ds.SamplesPerPixel
-    if bits not in (8, 16) or samples not in (1, 3) or ds.get("PlanarConfiguration", 0):
-        raise CannotTranscode(f"{bits} bits allocated and {samples} samples a pixel in this order")
+    if ds.PhotometricInterpretation not in _COLOURS.get(samples, ()):
+        raise CannotTranscode("its pixels are neither grey nor RGB")
+    if bits not in (8, 16) or ds.get("PlanarConfiguration", 0):
+        raise CannotTranscode(f"{bits} bits are allocated, or the samples lie by plane")
     kind = np.dtype(f"{'i' if ds.PixelRepresentation else 'u'}{bits // 8}").newbyteorder("<")
     shape = (ds.Rows, ds.Columns) if samples == 1 else (ds.Rows, ds.Columns, samples)
     count, length = int(ds.get("NumberOfFrames") or 1), int(np.prod(shape)) * kind.itemsize

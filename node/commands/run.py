@@ -68,7 +68,7 @@ def up(config: Path, without: tuple[str, ...]) -> None:
 @click.command()
 @config_option
 def receive(config: Path) -> None:
-    """Run the C-STORE and C-ECHO provider on node.bind.
+    """Run the provider of C-STORE and C-ECHO on node.bind, and of STOW-RS on dicomweb.bind.
 
     \b
     Example:

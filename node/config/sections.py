@@ -43,7 +43,7 @@ class Node(Section):
 
 
 class Receive(Section):
-    """The C-STORE and C-ECHO provider."""
+    """What associations and STOW-RS requests in may take up."""
 
     accept_unknown_peers: bool = False
     max_associations: int = Field(64, ge=1, le=1000)

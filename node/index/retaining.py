@@ -161,7 +161,8 @@ def _described(connection: Connection, uid: str, last_at: datetime) -> Purgeable
         ).all()
         ways = {_OF_DELIVERY[row.state] for row in sent if row.state in _OF_DELIVERY}
         # What one peer does not take is no reason to keep the rest; where nothing was taken, it is.
-        ended.update(ways or ({"failed"} if sent else ()))
+        left_out = any(row.state == DeliveryState.UNSUPPORTED for row in sent)
+        ended.update(ways or ({"failed"} if left_out else ()))
         last_at = max([last_at, *(row.at for row in sent if row.at is not None)])
     kept = connection.execute(
         select(instances.c.path, instances.c.defect).where(

@@ -1,4 +1,4 @@
-"""The C-STORE and C-ECHO provider: associations in, durable instances and their index entries out."""
+"""The provider of C-STORE, C-ECHO and STOW-RS: in come associations and requests, out durable instances."""
 
 from node.receive.processes import serve
 

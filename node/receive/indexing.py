@@ -1,7 +1,8 @@
 """Index entries in batches, on a thread of their own; and the sweep of what never got one.
 
 The spool is the truth. An entry that is lost with the process, or waits for an index that is down, is
-made at the next start. Entries keep their order: an association is closed after its instances.
+made at the next start. In each batch associations are opened, then instances are listed, then associations
+are closed: so an association is closed after its instances, and many short ones list theirs together.
 """
 
 import logging
@@ -9,9 +10,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import PurePosixPath
 
 from node.dimse.status import Status
@@ -29,7 +31,17 @@ _WAITING_ENTRIES = 20_000  # an instance more is answered with out of resources
 _RETRY_SECONDS = 1.0
 
 Step = Callable[[], None]
-Entry = Instance | Step
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """That an association was opened, or that it was closed."""
+
+    step: Step
+    closes: bool
+
+
+Entry = Instance | _Note
 
 
 class Indexing:
@@ -51,7 +63,7 @@ class Indexing:
     def finish(self, seconds: float) -> None:
         """Write what waits and stop; what the index does not take in `seconds` is left to the next start."""
         self._finishing.set()
-        self._entries.put(lambda: None)
+        self._entries.put(_Note(lambda: None, closes=True))
         self._hurry.set()
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -60,21 +72,21 @@ class Indexing:
     def opened(self, carrier: Carrier) -> None:
         """Note an association, or a STOW-RS request, which counts as one."""
         at = self._clock()
-        self._entries.put(
-            lambda: self._index.open_association(
-                carrier.id,
-                calling_ae=carrier.titles.calling_ae,
-                called_ae=carrier.titles.called_ae,
-                host=carrier.host,
-                receiver=self._receiver,
-                at=at,
-            )
+        step = partial(
+            self._index.open_association,
+            carrier.id,
+            calling_ae=carrier.titles.calling_ae,
+            called_ae=carrier.titles.called_ae,
+            host=carrier.host,
+            receiver=self._receiver,
+            at=at,
         )
+        self._entries.put(_Note(step, closes=False))
 
     def closed(self, carrier: Carrier, *, hurry: bool = True) -> None:
         """Note its end, after all of its instances; `hurry`: at once, and not with what else comes."""
         at = self._clock()
-        self._entries.put(lambda: self._index.close_association(carrier.id, at))
+        self._entries.put(_Note(partial(self._index.close_association, carrier.id, at), closes=True))
         if hurry:
             self._hurry.set()
 
@@ -100,14 +112,11 @@ class Indexing:
                 self._do(step)
 
     def _steps(self, batch: list[Entry]) -> Iterable[Step]:
-        for are_instances, entries in groupby(batch, lambda entry: isinstance(entry, Instance)):
-            group = list(entries)
-            if are_instances:
-                yield partial(
-                    self._index.add_instances, [entry for entry in group if isinstance(entry, Instance)]
-                )
-            else:
-                yield from (entry for entry in group if not isinstance(entry, Instance))
+        notes = [entry for entry in batch if isinstance(entry, _Note)]
+        yield from (note.step for note in notes if not note.closes)
+        if instances := [entry for entry in batch if isinstance(entry, Instance)]:
+            yield partial(self._index.add_instances, instances)
+        yield from (note.step for note in notes if note.closes)
 
     def _do(self, step: Step) -> None:
         """Take one step, again and again until the index takes it: each may be done twice."""

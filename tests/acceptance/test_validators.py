@@ -11,6 +11,8 @@ import pydicom
 import pytest
 import requests
 
+from node.config import Peer
+from node.reach import store_each
 from node.route.router import OWN_RESULT, Router
 from node.states import SeriesState
 from tests import validators
@@ -101,15 +103,23 @@ def test_an_archive_takes_every_kind(results: dict[str, list[Path]], tmp_path: P
 def test_what_an_archive_routes_back_is_taken_and_left_alone(
     results: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    """Every kind gets Success over a context of its own, no defect, and ends at the loop guard."""
+    """Every kind gets Success over a context of its own, no defect, and ends at the loop guard.
+
+    The archive got the images compressed, and holds and returns them so.
+    """
     paths = [paths[0] for paths in results.values()]
     with Receiver(tmp_path / "node") as receiver:
         modalities = {"node": ["AENODE", LOOPBACK, receiver.port]}
         archive = Orthanc(tmp_path / "store", DicomAet="SENDER", DicomModalities=modalities)
         with archive:
             url = f"http://{LOOPBACK}:{archive.http_port}"
-            for path in paths:
-                requests.post(f"{url}/instances", data=path.read_bytes(), timeout=30).raise_for_status()
+            peer = Peer(name="archive", ae_title="SENDER", address=archive.address, transfer_syntax="auto")
+            said = {
+                role: r.reason for role, r in zip(results, store_each(peer, "AENODE", paths), strict=True)
+            }
+            compressed = {role for role, reason in said.items() if reason == "stored (0x0000), in JPEG-LS"}
+            assert compressed == {"derived", "capture"}
+            assert {said[role] for role in said.keys() - compressed} == {"stored (0x0000)"}
             everything = [found["ID"] for found in archive.instances()]
             answer = requests.post(
                 f"{url}/modalities/node/store",
@@ -120,6 +130,11 @@ def test_what_an_archive_routes_back_is_taken_and_left_alone(
         kept = receiver.wait_indexed(len(paths))
         assert {i.sop_class_uid for i in kept} == {str(pydicom.dcmread(p).SOPClassUID) for p in paths}
         assert all(i.own_result and not i.defect for i in kept)
+        ours = {ds.SOPInstanceUID: ds for ds in map(pydicom.dcmread, paths)}
+        for instance in kept:
+            back = pydicom.dcmread(receiver.spool.data / instance.path)
+            if "PixelData" in back:
+                assert np.array_equal(back.pixel_array, ours[back.SOPInstanceUID].pixel_array)
         at = max(i.received_at for i in kept)
         router = Router(receiver.file, receiver.index, pytest.fail, no_answer, lambda: at)  # type: ignore[arg-type]  # no job is made
         wait_for(lambda: receiver.index.status().open_associations == 0)

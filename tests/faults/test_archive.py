@@ -19,13 +19,13 @@ from tests.peers import LOOPBACK, free_port
         (0xA700, "PENDING", "SENT"),
         (0xB000, "SENT", "SENT"),
         (0xC000, "DEAD", "DEAD"),
-        (0x0122, "DEAD", "DEAD"),
+        (0x0122, "UNSUPPORTED", "UNSUPPORTED"),
     ],
 )
 def test_each_status_means_what_the_standard_says(
     tmp_path: Path, status: int, first: str, healed: str
 ) -> None:
-    """A700 is tried again, B000 is stored, C000 and 0122 wait for a person; nothing is sent twice over."""
+    """A700 is tried again, B000 stored, C000 waits for a person, 0122 is left out; nothing goes twice."""
     bench = Bench(tmp_path, 5)
     with ScriptedSCP(CT, lambda number, _uid: status if number == 2 else 0x0000) as scp:
         bench.configure(scp.peer())

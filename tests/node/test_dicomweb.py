@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,15 +55,25 @@ def held(orthanc: Orthanc, series_uid: str) -> list[dict[str, object]]:
 
 
 @contextmanager
-def answering(status: int, body: bytes = b"", kind: str = "application/dicom+json") -> Iterator[str]:
-    """A server that answers every request alike; gives its URL."""
+def answering(
+    status: int,
+    body: bytes = b"",
+    kind: str = "application/dicom+json",
+    judge: Callable[[bytes], tuple[int, bytes] | None] = lambda _: None,
+) -> Iterator[str]:
+    """A server that answers alike, but what `judge` has an answer of its own to; gives its URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))  # some servers take nothing without one
-            self.do_GET()
+            sent = self.rfile.read(
+                int(self.headers["Content-Length"])
+            )  # some servers take nothing without one
+            self.answer(*(judge(sent) or (status, body)))
 
         def do_GET(self) -> None:
+            self.answer(status, body)
+
+        def answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
@@ -206,6 +216,34 @@ def test_each_failure_has_its_outcome(tmp_path: Path, status: int, failure: int,
     with answering(status, sequence("00081198", instance, "00081197", failure)) as url:
         result = next(reach.store_each(peer_at(url), "AENODE", files))
     assert (result.outcome, result.status) == (outcome, failure)
+
+
+@pytest.mark.parametrize("refusal", [415, 0xC122])
+def test_a_server_that_refuses_the_syntax_gets_it_uncompressed(tmp_path: Path, refusal: int) -> None:
+    """Asked once for each class in a session; the reason is told, and the part names its syntax."""
+    files = write(tmp_path, series(3))
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in files]
+    parts: list[bytes] = []
+
+    def judge(sent: bytes) -> tuple[int, bytes]:
+        parts.append(sent[: sent.index(b"\r\n\r\n")])
+        uid = next(uid for uid in uids if uid.encode() in sent)
+        if b"transfer-syntax" not in parts[-1]:
+            return 200, sequence("00081199", uid)
+        return (415, b"") if refusal == 415 else (409, sequence("00081198", uid, "00081197", refusal))
+
+    with answering(500, judge=judge) as url:
+        peer = peer_at(url, transfer_syntax="jpeg-ls")
+        results = list(reach.store_each(peer, "AENODE", files))
+    assert [r.outcome for r in results] == [Outcome.STORED] * 3
+    said = "in Explicit VR Little Endian: archive accepts no CT Image Storage in JPEG-LS"
+    assert {r.reason for r in results} == {f"stored (0x0000), {said}"}
+    assert [b"transfer-syntax=1.2.840.10008.1.2.4.80" in part for part in parts] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_warning_is_kept_and_another_instance_is_not_ours(tmp_path: Path) -> None:

@@ -134,32 +134,6 @@ def test_what_is_refused(
     assert len(receiver.spooled()) == before
 
 
-def test_a_title_that_is_bound_to_a_certificate(
-    trust: Trust, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Another certificate of the same authority, or none, may not call itself by it; its own may."""
-    bound = '[[peers]]\nname = "ct"\nae_title = "CT1"\nclient_certificate = "peer"\n'
-    series.write(tmp_path / "in", series.series(1, 16, series="bound"))
-    two_ports = table(trust).replace("[node.tls]", f'[node.tls]\nbind = "{LOOPBACK}:0"')
-    with Receiver(tmp_path, two_ports, bound) as receiver, caplog.at_level(logging.WARNING):
-        secure, plain = receiver.server.tls_port or 0, receiver.port
-        for port, words in (
-            (secure, secured(trust, trust.node)),
-            (plain, []),
-        ):
-            caplog.clear()
-            refused = send(port, *words, "-aet", "CT1", "+sd", tmp_path / "in")
-            assert refused.returncode != 0
-            assert "Calling AE Title Not Recognized" in refused.stderr
-            wait_for(lambda: "bound to another certificate" in caplog.text, what="the reason in the log")
-        assert receiver.spooled() == []
-        assert (
-            send(secure, *secured(trust, trust.peer), "-aet", "CT1", "+sd", tmp_path / "in").returncode == 0
-        )
-        assert send(secure, *secured(trust, trust.node), "+sd", tmp_path / "in").returncode == 0  # SENDER
-        assert len(receiver.spooled()) == 1
-
-
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_no_client_certificate(
     receiver: Receiver, trust: Trust, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture

@@ -162,6 +162,12 @@ def test_what_has_no_such_pixels_is_not_compressed(tmp_path: Path) -> None:
         ImplicitVRLittleEndian,
     )
     assert offered(CTImageStorage, JPEG2000Lossless, "jpeg-ls") == (JPEG2000Lossless,)
+    for odd in ({"PhotometricInterpretation": "YBR_FULL"}, {"PlanarConfiguration": 1}, {"BitsAllocated": 32}):
+        ds = capture()
+        for keyword, value in odd.items():
+            setattr(ds, keyword, value)
+        with pytest.raises(CannotTranscode):
+            transcode(write(tmp_path / next(iter(odd)), [ds])[0], HTJ2KLossless)
     ds = one()
     del ds.PixelData
     with pytest.raises(CannotTranscode, match="no uncompressed Pixel Data"):
