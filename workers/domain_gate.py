@@ -9,6 +9,7 @@ manifest and in every object of the result. Red is refused with the reason.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 
 from models.domain import Domain, Light, evenly
@@ -50,16 +51,36 @@ def admit(volume: Volume, model: LoadedModel) -> Verdict:
     """
     _require_contract(volume, model)
     notes = list(_noticed(volume, model))
-    _require_plausible(volume, model)
-    domain = Domain.of(model.calibration)
-    if domain is not None:
-        features = series_features(model, volume.voxels, volume.padding, volume.spacing[1:])
-        judged = domain.judge(features, model.kind)
-        if judged.light == "red":
-            raise SeriesRefused(f"Model {model.name!r}: {judged.reason}.")
-        if judged.light == "amber":
-            notes.append(judged.reason)
+    noticed = look(model, volume.modality, volume.voxels, volume.padding, volume.spacing[1:])
+    if noticed:
+        notes.append(noticed)
     return Verdict("amber" if notes else "green", tuple(notes))
+
+
+def look(
+    model: LoadedModel,
+    modality: str,
+    voxels: NDArray[np.float32],
+    padding: NDArray[np.bool_],
+    spacing: tuple[float, float],
+) -> str:
+    """The second stage, on images (Z, Y, X) alone: empty for green, a sentence for amber.
+
+    Raises SeriesRefused for red: values that cannot be of the modality, whatever the header says, and
+    images that are nothing like the training's. Raises OutsideDomain as admit does.
+    """
+    if modality in INTENSITIES:
+        chosen = evenly(len(voxels), SLICES)
+        reason = INTENSITIES[modality].implausible(voxels[chosen], padding[chosen])
+        if reason:
+            raise SeriesRefused(f"Model {model.name!r}: {reason}.")
+    domain = Domain.of(model.calibration)
+    if domain is None:
+        return ""
+    judged = domain.judge(series_features(model, voxels, padding, spacing), model.kind)
+    if judged.light == "red":
+        raise SeriesRefused(f"Model {model.name!r}: {judged.reason}.")
+    return judged.reason
 
 
 def _require_contract(volume: Volume, model: LoadedModel) -> None:
@@ -76,16 +97,6 @@ def _require_contract(volume: Volume, model: LoadedModel) -> None:
             keyword in header for keyword in ("RescaleIntercept", "ModalityLUTSequence")
         ):
             raise SeriesRefused(f"Image {header.SOPInstanceUID} has no rescale to HU.")
-
-
-def _require_plausible(volume: Volume, model: LoadedModel) -> None:
-    """A header may be wrong about what the values are."""
-    if volume.modality not in INTENSITIES:
-        return
-    chosen = evenly(len(volume.voxels), SLICES)
-    reason = INTENSITIES[volume.modality].implausible(volume.voxels[chosen], volume.padding[chosen])
-    if reason:
-        raise SeriesRefused(f"Model {model.name!r}: {reason}.")
 
 
 def _is_no_magnitude(header: Dataset) -> bool:

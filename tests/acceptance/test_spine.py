@@ -31,6 +31,11 @@ def dciodvfy_errors(ds: pydicom.FileDataset, folder: Path) -> list[str]:
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
 
+def person(slices: int, name: str, study: str = "") -> list[pydicom.FileDataset]:
+    """A made series that is as wide as a person: gated models refuse what is not."""
+    return series.series(slices, 128, spacing=(2.6, 2.6), series=name, study=study or name)
+
+
 def uids(orthanc: Orthanc, study_uid: str) -> set[str]:
     return {str(ds.SOPInstanceUID) for images in fetched(orthanc, study_uid).values() for ds in images}
 
@@ -90,7 +95,7 @@ def test_a_second_send_makes_no_duplicate(node: RunningNode, archive: Orthanc, d
     assert held
     assert node.storescu(lidc(data_dir), "-xv").returncode == 0
     # A marker series sent afterwards comes back whole: the node has long passed the duplicates by then.
-    marker = series.write(node.folder / "marker", series.series(4, series="marker", study="marker"))
+    marker = series.write(node.folder / "marker", person(4, "marker"))
     assert node.storescu(marker).returncode == 0
     node.report(series.uid("marker", "marker"))
     after = node.report(str(first.SeriesInstanceUID))
@@ -101,7 +106,7 @@ def test_a_second_send_makes_no_duplicate(node: RunningNode, archive: Orthanc, d
 
 def test_own_results_are_kept_out_of_routing(node: RunningNode, archive: Orthanc, tmp_path: Path) -> None:
     """An archive that routes our derived series back to us gets Success, and no result of a result."""
-    sent = series.write(tmp_path / "loop", series.series(4, series="loop", study="loop"))
+    sent = series.write(tmp_path / "loop", person(4, "loop"))
     assert node.storescu(sent).returncode == 0
     node.report(series.uid("loop", "loop"))
     results = fetched(archive, series.uid("loop"))
@@ -122,7 +127,7 @@ SYNTAXES = {"-x=": None, "-xt": JPEGLSLossless, "-xv": JPEG2000Lossless, "-xr": 
 def test_compressed_series_give_the_same_result(node: RunningNode, archive: Orthanc, tmp_path: Path) -> None:
     """JPEG-LS, JPEG 2000 and RLE change no pixel of what comes back."""
     for option, syntax in SYNTAXES.items():
-        images = series.series(4, 64, series=option, study=option)
+        images = person(4, option)
         for ds in images:
             if syntax is not None:
                 ds.compress(syntax, generate_instance_uid=False)
@@ -141,13 +146,13 @@ def test_trouble_with_one_series_leaves_others_alone(
     node: RunningNode, archive: Orthanc, tmp_path: Path
 ) -> None:
     """Gaps, duplicate positions, mixed sizes, one slice, broken pixels: each gets a sentence, all at once."""
-    whole = series.series(6, series="whole", study="trouble")
-    gap = [ds for k, ds in enumerate(series.series(8, series="gap", study="trouble")) if k not in (3, 4)]
-    double = series.series(5, series="double", study="trouble")
+    whole = person(6, "whole", "trouble")
+    gap = [ds for k, ds in enumerate(person(8, "gap", "trouble")) if k not in (3, 4)]
+    double = person(5, "double", "trouble")
     double[3].ImagePositionPatient = double[2].ImagePositionPatient
-    mixed = series.series(4, series="mixed", study="trouble")
+    mixed = person(4, "mixed", "trouble")
     mixed[2] = series.image(3, series.body(1, 32)[0], series="mixed", study="trouble")
-    broken = series.series(4, series="broken", study="trouble")
+    broken = person(4, "broken", "trouble")
     for ds in broken:
         ds.compress(JPEG2000Lossless, generate_instance_uid=False)
     broken[1].PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + b"\0" * 200])
@@ -174,7 +179,7 @@ def test_trouble_with_one_series_leaves_others_alone(
 
 def test_a_late_slice_opens_a_new_revision(node: RunningNode, archive: Orthanc, tmp_path: Path) -> None:
     """What comes after the series was frozen is not lost: a second result holds all slices."""
-    files = series.write(tmp_path / "late", series.series(6, series="late", study="late"))
+    files = series.write(tmp_path / "late", person(6, "late"))
     assert node.storescu(files[:5]).returncode == 0
     node.report(series.uid("late", "late"))
     assert node.storescu(files[5:]).returncode == 0
@@ -186,7 +191,7 @@ def test_a_late_slice_opens_a_new_revision(node: RunningNode, archive: Orthanc, 
 
 def test_one_slice_is_a_series(node: RunningNode, archive: Orthanc, tmp_path: Path) -> None:
     """A single slice is denoised as it is, or refused with a reason; never a crash."""
-    files = series.write(tmp_path / "one", series.series(1, series="one", study="one"))
+    files = series.write(tmp_path / "one", person(1, "one"))
     assert node.storescu(files).returncode == 0
     report = node.report(series.uid("one", "one"))
     assert {j["job"]["state"] for j in report["jobs"]} == {"DONE"}, report
@@ -195,7 +200,7 @@ def test_one_slice_is_a_series(node: RunningNode, archive: Orthanc, tmp_path: Pa
 
 def test_unknown_peers_and_titles_are_rejected(node: RunningNode, tmp_path: Path) -> None:
     """DCMTK is told which title was wrong, and nothing is taken."""
-    files = series.write(tmp_path / "x", series.series(1, series="rejected", study="rejected"))
+    files = series.write(tmp_path / "x", person(1, "rejected"))
     stranger = node.storescu(files, calling="STRANGER")
     assert stranger.returncode != 0
     assert "Calling AE Title Not Recognized" in stranger.stdout + stranger.stderr
@@ -210,7 +215,7 @@ def test_an_archive_that_was_down_gets_its_results(tmp_path: Path) -> None:
     orthanc = Orthanc(tmp_path / "orthanc")
     running = RunningNode(tmp_path / "node", orthanc)
     running.start()
-    files = series.write(tmp_path / "in", series.series(4, series="down", study="down"))
+    files = series.write(tmp_path / "in", person(4, "down"))
     assert running.storescu(files).returncode == 0
 
     def tried() -> bool:
@@ -233,7 +238,7 @@ def test_a_lost_index_is_rebuilt_from_the_spool(tmp_path: Path) -> None:
     with Orthanc(tmp_path / "orthanc") as orthanc:
         running = RunningNode(tmp_path / "node", orthanc)
         running.start()
-        files = series.write(tmp_path / "in", series.series(4, series="lost", study="lost"))
+        files = series.write(tmp_path / "in", person(4, "lost"))
         assert running.storescu(files).returncode == 0
         running.report(series.uid("lost", "lost"))
         held = {i["ID"] for i in orthanc.instances()}
