@@ -46,11 +46,11 @@ class MRDenoiserSettings:
     patch: int = 96
     noise: tuple[float, float] = (0.008, 0.2)  # SD in each channel, of the unit, log-uniform
     acquired: tuple[float, float] = (0.5, 1.0)  # share of k-space along each axis
-    least_ratio: float = 1.5  # of the noise that is added to a slice's own
+    least_ratio: float = 2.5  # of the noise that is added to a slice's own
     clean_below: float = 0.05  # of the unit: slices with more noise of their own are no targets
     synthetic_slices: int = 48
     synthetic_size: int = 256
-    synthetic_share: float = 0.25  # of the patches
+    synthetic_share: float = 0.5  # of the patches: real slices have noise of their own, which is learned too
     tones: float = 0.6  # share of patches that are given another contrast
     validation_people: float = 0.12
     loss: str = "mse"  # or "charbonnier", of the error over the noise that was added
@@ -214,12 +214,26 @@ def _rice(magnitude: NDArray[np.float32], sigma: NDArray[np.float64]) -> NDArray
 
 
 def _clean_slices(case: Case, settings: MRDenoiserSettings) -> list[_Slice]:
-    """The slices of a case that can be targets, in its unit, with their neighbours among them."""
+    """The slices of a case that can be targets, in its unit, with their neighbours among them.
+
+    Each comes twice: as it is, and at half the size, where its own noise is half.
+    """
     values = INTENSITIES["MR"]
     body = values.body(case.volume, case.padding)
     unit = values.unit(case.volume, body)
     volume = values.network_input(case.volume, case.padding, unit) / np.float32(unit)
-    own = values.noise(volume, body)
+    height, width = (side - side % 2 for side in volume.shape[1:])
+    half = volume[:, :height, :width].reshape(-1, height // 2, 2, width // 2, 2).mean((2, 4))
+    return [
+        *_targets(volume, body, case, settings),
+        *_targets(half, body[:, :height:2, :width:2], case, settings),
+    ]
+
+
+def _targets(
+    volume: NDArray[np.float32], body: NDArray[np.bool_], case: Case, settings: MRDenoiserSettings
+) -> list[_Slice]:
+    own = INTENSITIES["MR"].noise(volume, body)
     wide = settings.patch + 2 * MARGIN
     spare = [max(0, wide - side) for side in volume.shape[1:]]
     around = ((0, 0), *((share // 2, share - share // 2) for share in spare))

@@ -97,7 +97,7 @@ def test_training_learns_and_the_model_keeps_its_bounds_in_any_unit(tmp_path: Pa
     result = tm.train_mr_denoiser(cases, settings, tmp_path / "run")
     assert result.best < 0.75
     told = (tmp_path / "run" / "settings.json").read_text()
-    assert '"people": 2,' in told and '"slices": 6,' in told
+    assert '"people": 2,' in told and '"slices": 12,' in told  # each slice twice
     model = pack_denoiser.make_denoiser(
         result.network,
         name="mr-test",
