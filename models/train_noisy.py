@@ -66,8 +66,8 @@ def train_noisy(
     pairs = [pair for case in cases for pair in neighbour_pairs(case, modality, patch)]
     if len(pairs) < _FEWEST_PAIRS:
         raise TrainingError(
-            f"{len(pairs)} pairs of neighbouring slices show the same, {_FEWEST_PAIRS} are needed: the slices "
-            "are too thick or too far apart"
+            f"{len(pairs)} pairs of neighbouring slices show the same, {_FEWEST_PAIRS} are needed: the "
+            "slices are too thick or too far apart"
         )
     torch.manual_seed(settings.seed)
     held = draw_noisy(pairs, np.random.default_rng([settings.seed, 1]), 4 * batch, patch)
