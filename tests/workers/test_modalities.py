@@ -249,13 +249,18 @@ def test_an_anomaly_result_of_a_radiograph(tmp_path: Path) -> None:
 def test_jobs_of_other_modalities(tmp_path: Path) -> None:
     """A model of the modality gets its result; a model of another, or a 4-D series for one map, a reason."""
     mr = denoiser_folder(tmp_path / "mr/0.0.1", modality="MR")
-    done = pipeline.run(job(tmp_path, [other.enhanced_mr(2)], mr, name="1"), tmp_path, "cpu", NOW)
+    enhanced, echoes = other.enhanced_mr(2), other.echoes()
+    groups = enhanced.SharedFunctionalGroupsSequence[0]
+    groups.PixelValueTransformationSequence[0].RescaleIntercept = 0  # magnitudes are not negative
+    for ds in echoes:
+        ds.RescaleIntercept = 0
+    done = pipeline.run(job(tmp_path, [enhanced], mr, name="1"), tmp_path, "cpu", NOW)
     assert (done.outcome, len(done.artifacts)) == ("done", 1), done.reason
     assert "read as 2 volumes: EffectiveEchoTime 10, EffectiveEchoTime 20" in done.notes
     failed = pipeline.run(job(tmp_path, [other.radiograph()], mr, name="2"), tmp_path, "cpu", NOW)
     assert failed.reason == "Model 'test-denoise' is for MR, the series is DX."
     scan = anomaly_folder(tmp_path / "a/0.0.1", modality="MR")
-    spec = job(tmp_path, other.echoes(), scan, name="3", outputs=("capture",))
+    spec = job(tmp_path, echoes, scan, name="3", outputs=("capture",))
     assert "an anomaly model reads one" in pipeline.run(spec, tmp_path, "cpu", NOW).reason
 
 
