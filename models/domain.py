@@ -87,10 +87,14 @@ class Domain:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Domain | None":
-        """That of a model folder; None where it was packed without."""
+        """That of a model folder; None where it was packed without. Raises ValueError for an older form."""
         names = cls.__dataclass_fields__
         if not all(_PREFIX + name in arrays for name in names):
             return None
+        if arrays[_PREFIX + "limits"].shape != (3,):
+            raise ValueError(
+                "its gate statistics are of an older form: make them again by `aenode models gate`"
+            )
         return cls(**{name: arrays[_PREFIX + name].astype(np.float32) for name in names})
 
 

@@ -24,6 +24,7 @@ from models.train import Progress, TrainingError, TrainResult, TrainSettings, fi
 _SMOOTH = 3.0  # pixels: SD of the Gaussian whose difference tells anatomy from noise
 _AGREE = 0.7  # σ: smooth parts that are nearer agree
 _FEWEST = 0.3  # of a patch must agree
+_FEWEST_PAIRS = 4
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,14 @@ def train_noisy(
 ) -> TrainResult:
     """Train a BFRAE on pairs of neighbouring slices of noisy series.
 
-    Raises TrainingError where no series has neighbours that agree well enough.
+    Raises TrainingError where too few neighbours agree well enough.
     """
     pairs = [pair for case in cases for pair in neighbour_pairs(case, modality, patch)]
-    if not pairs:
-        raise TrainingError("no series has neighbouring slices that show the same; they are too thick")
+    if len(pairs) < _FEWEST_PAIRS:
+        raise TrainingError(
+            f"{len(pairs)} pairs of neighbouring slices show the same, {_FEWEST_PAIRS} are needed: the "
+            "slices are too thick or too far apart"
+        )
     torch.manual_seed(settings.seed)
     held = draw_noisy(pairs, np.random.default_rng([settings.seed, 1]), 4 * batch, patch)
 

@@ -16,7 +16,7 @@ from models.domain import Domain, Light, evenly
 from models.domain_of import SLICES, series_features
 from models.intensity import INTENSITIES
 from models.weights import LoadedModel
-from node.errors import SeriesRefused
+from node.errors import ModelRefused, SeriesRefused
 from workers.read import Volume
 
 _AXIAL = 0.8  # least part of the normal along the body for axial slices
@@ -67,14 +67,18 @@ def look(
     """The second stage, on images (Z, Y, X) alone: empty for green, a sentence for amber.
 
     Raises SeriesRefused for red: values that cannot be of the modality, whatever the header says, and
-    images that are nothing like the training's. Raises OutsideDomain as admit does.
+    images that are nothing like the training's. Raises OutsideDomain as admit does, and ModelRefused for
+    statistics of an older form.
     """
     if modality in INTENSITIES:
         chosen = evenly(len(voxels), SLICES)
         reason = INTENSITIES[modality].implausible(voxels[chosen], padding[chosen])
         if reason:
             raise SeriesRefused(f"Model {model.name!r}: {reason}.")
-    domain = Domain.of(model.calibration)
+    try:
+        domain = Domain.of(model.calibration)
+    except ValueError as error:
+        raise ModelRefused(f"Model {model.name!r}: {error}.") from error
     if domain is None:
         return ""
     judged = domain.judge(series_features(model, voxels, padding, spacing), model.kind)

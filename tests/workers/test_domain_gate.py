@@ -1,5 +1,6 @@
 """The domain gate in a job: amber is told in the manifest and in every object, red gives the reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_mr_with_negative_values_is_no_magnitude(tmp_path: Path) -> None:
     for ds in images:
         ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
     assert "no MR magnitudes" in run(tmp_path, images, model).reason
+
+
+def test_statistics_of_an_older_form_are_said_to_be_so(tmp_path: Path, gated: Path) -> None:
+    """A model gated with two limits gives no result, and the command that mends it."""
+    model = weights.load(str(gated))
+    older = {**model.calibration, "gate_limits": model.calibration["gate_limits"][:2]}
+    weights.repack(gated, tmp_path / "0.0.3", replace(model, calibration=older), "0.0.3")
+    manifest = run(tmp_path, made.series(3, 64, spacing=(4.0, 4.0)), tmp_path / "0.0.3")
+    assert manifest.outcome == "failed" and "aenode models gate" in manifest.reason
 
 
 def test_the_contract_refuses_what_the_header_tells(tmp_path: Path, plain: Path) -> None:

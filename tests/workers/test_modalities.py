@@ -249,7 +249,10 @@ def test_an_anomaly_result_of_a_radiograph(tmp_path: Path) -> None:
 def test_jobs_of_other_modalities(tmp_path: Path) -> None:
     """A model of the modality gets its result, a model of another a reason."""
     mr = denoiser_folder(tmp_path / "mr/0.0.1", modality="MR")
-    done = pipeline.run(job(tmp_path, [other.enhanced_mr(2)], mr, name="1"), tmp_path, "cpu", NOW)
+    enhanced = other.enhanced_mr(2)
+    groups = enhanced.SharedFunctionalGroupsSequence[0]
+    groups.PixelValueTransformationSequence[0].RescaleIntercept = 0  # magnitudes are not negative
+    done = pipeline.run(job(tmp_path, [enhanced], mr, name="1"), tmp_path, "cpu", NOW)
     assert (done.outcome, len(done.artifacts)) == ("done", 1), done.reason
     assert "read as 2 volumes: EffectiveEchoTime 10, EffectiveEchoTime 20" in done.notes
     failed = pipeline.run(job(tmp_path, [other.radiograph()], mr, name="2"), tmp_path, "cpu", NOW)
