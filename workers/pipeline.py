@@ -27,7 +27,7 @@ from workers.admission import judged, names_of
 from workers.device import OPENVINO, torch_device
 from workers.domain_gate import Verdict, admit
 from workers.read import Volume, read_volumes
-from workers.read.header import read_header
+from workers.read.header import read_header, without_quotes
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
@@ -128,7 +128,8 @@ def run(
 
 def _outcome(attempt: _Attempt, data: Path, device: str, now: datetime, claim: Claim) -> Manifest:
     try:
-        return attempt.done(_produce(attempt, data, device, now, claim.partial))
+        with without_quotes():
+            return attempt.done(_produce(attempt, data, device, now, claim.partial))
     except Exception as error:  # noqa: BLE001 - also a fault of ours must end the job, with its place
         reason, retryable = _explain(attempt, error)
         return attempt.failed(reason, retryable=retryable)
@@ -146,10 +147,11 @@ def _with_notice(attempt: _Attempt, manifest: Manifest, data: Path, now: datetim
         limit_sigma=spec.pipeline.limit_sigma,
     )
     try:
-        source = read_header(data / _inside(spec.instances[0].path))
-        uids = [instance.sop_instance_uid for instance in spec.instances]
-        notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
-        gate.check_notice(folder, notice, source)
+        with without_quotes():
+            source = read_header(data / _inside(spec.instances[0].path))
+            uids = [instance.sop_instance_uid for instance in spec.instances]
+            notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
+            gate.check_notice(folder, notice, source)
     except Exception as error:  # noqa: BLE001 - the reason is told either way
         log.warning("job %s: no notice: %s", spec.job_id, type(error).__name__)
         shutil.rmtree(folder / "notice", ignore_errors=True)
