@@ -16,7 +16,7 @@ from models.domain_of import series_features
 from models.weights import LoadedModel
 from node.errors import SeriesRefused
 from workers.read import Volume
-from workers.read.header import number_of
+from workers.read.header import number_of, words_of
 
 _AXIAL = 0.8  # least part of the normal along the body for axial slices
 _PIXEL_MM = {"CT": (0.2, 1.6), "MR": (0.2, 2.5)}
@@ -78,7 +78,7 @@ def _require_contract(volume: Volume, model: LoadedModel) -> None:
 
 def _is_no_magnitude(header: Dataset) -> bool:
     """Whether an MR image shows a phase, or the real or imaginary part, whose noise is another."""
-    words = {str(word).upper() for word in (header.get("ImageType") or [])[2:]}
+    words = {word.strip().upper() for word in words_of(header, "ImageType")[2:]}
     part = str(header.get("ComplexImageComponent") or "").upper()
     return bool(words & _PHASES) or part in ("PHASE", "REAL", "IMAGINARY")
 

@@ -23,7 +23,7 @@ from models.acceleration import Backend, Precision, accelerate
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
-from workers.admission import judged, names_of
+from workers.admission import judged
 from workers.device import OPENVINO, torch_device
 from workers.domain_gate import Verdict, admit
 from workers.read import Volume, read_volumes
@@ -196,8 +196,7 @@ def _produce(
             attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
     with attempt.timed("domain"):
         if model.kind == "denoiser":
-            names = names_of(volumes)
-            parts = [(v, name, admit(v, model)) for v, name in zip(volumes, names, strict=True)]
+            parts = [(volume, volume.label, admit(volume, model)) for volume in volumes]
         else:
             parts = judged(volumes, model, attempt.notes)
         attempt.notes += dict.fromkeys(f"amber: {note}" for _, _, verdict in parts for note in verdict.notes)
@@ -256,14 +255,20 @@ def _bundles(
     for number, (volume, name, verdict) in enumerate(parts, start=1):
         own = replace(provenance, part=name, domain=verdict.tag)
         within, notes = str(number) if len(parts) > 1 else "", list[str]()
-        with attempt.timed("model"):
-            scores = anomaly.score(
-                model,
-                volume.voxels,
-                padding=volume.padding,
-                spacing=volume.spacing[1:],
-                slice_mm=None if volume.flat else volume.spacing[0],
-            )
+        try:
+            with attempt.timed("model"):
+                scores = anomaly.score(
+                    model,
+                    volume.voxels,
+                    padding=volume.padding,
+                    spacing=volume.spacing[1:],
+                    slice_mm=None if volume.flat else volume.spacing[0],
+                )
+        except anomaly.OutsideDomain as outside:
+            if number == len(parts) and not artifacts:
+                raise
+            attempt.notes.append(f"not judged: {name}: {outside}")
+            continue
         with attempt.timed("write"):
             made = write_bundle(outputs, volume, scores, own, folder / within, now, notes)
         with attempt.timed("gate"):

@@ -74,16 +74,14 @@ def chosen(parts: Sequence[Part]) -> list[Compared]:
     Where nothing changed, the slice in the middle.
     """
     changes = [
-        np.abs(denoised.image - volume.voxels).mean(axis=(1, 2), where=~volume.padding)
-        if not volume.padding.all()
-        else np.zeros(len(volume.voxels))
+        [_mean_change(volume, denoised, index) for index in range(len(volume.voxels))]
         for volume, denoised in parts
     ]
     places = [
         (which, index)
         for which, change in enumerate(changes)
         for index in range(len(change))
-        if np.nan_to_num(change[index]) > 0
+        if change[index] > 0
     ]
     if not places:
         middle = parts[len(parts) // 2]
@@ -91,6 +89,12 @@ def chosen(parts: Sequence[Part]) -> list[Compared]:
     halves = [half for half in np.array_split(np.array(places), ROWS) if len(half)]
     best = [max(half.tolist(), key=lambda place: changes[place[0]][place[1]]) for half in halves]
     return [Compared.of(parts[which], index) for which, index in best]
+
+
+def _mean_change(volume: Volume, denoised: Denoised, index: int) -> float:
+    seen = ~volume.padding[index]
+    change = np.abs(denoised.image[index] - volume.voxels[index])[seen]
+    return float(change.mean()) if change.size else 0.0
 
 
 def comparison_page(parts: Sequence[Part], shown: Sequence[Compared], provenance: Provenance) -> Image.Image:
@@ -126,7 +130,8 @@ def noise_words(parts: Sequence[Part], unit: str) -> str:
     before, after = np.median(np.array(pairs), axis=0)
     if np.isnan(after):
         return f"Noise {figure(before)} {unit}"
-    return f"Noise {figure(before)} → {figure(after)} {unit}, {1 - after / before:.0%} less"
+    less = f", {1 - after / before:.0%} less" if after < before else ""
+    return f"Noise {figure(before)} → {figure(after)} {unit}{less}"
 
 
 def _noise(denoised: Denoised) -> list[tuple[float, float]]:
