@@ -29,7 +29,6 @@ from workers.write.derived import Part, new_plane
 from workers.write.provenance import Provenance
 from workers.write.sheet import SIDE, grey_of, made_by, position_text, sheet, write_lines
 
-ROWS = 2
 Place = tuple[slice, slice]
 _TILE, _LEFT, _PITCH = 284, 24, 290
 _ROW, _TOP = 314, 312  # from one row of pictures to the next, and where the first begins
@@ -69,26 +68,17 @@ class Compared:
 
 
 def chosen(parts: Sequence[Part]) -> list[Compared]:
-    """Of each half of the slices that changed the one that changed most; of volumes, of each half of them.
-
-    Where nothing changed, the slice in the middle.
-    """
+    """Of each half of the series the slice that changed most; where nothing changed, the one in the middle."""
     changes = [
-        [_mean_change(volume, denoised, index) for index in range(len(volume.voxels))]
-        for volume, denoised in parts
+        (_mean_change(*part, index), which, index)
+        for which, part in enumerate(parts)
+        for index in range(len(part[0].voxels))
     ]
-    places = [
-        (which, index)
-        for which, change in enumerate(changes)
-        for index in range(len(change))
-        if change[index] > 0
-    ]
-    if not places:
-        middle = parts[len(parts) // 2]
-        return [Compared.of(middle, len(middle[0].voxels) // 2)]
-    halves = [half for half in np.array_split(np.array(places), ROWS) if len(half)]
-    best = [max(half.tolist(), key=lambda place: changes[place[0]][place[1]]) for half in halves]
-    return [Compared.of(parts[which], index) for which, index in best]
+    halves = [changes[: len(changes) // 2], changes[len(changes) // 2 :]]
+    best = [max(half, key=lambda place: place[0]) for half in halves if half]
+    shown = [Compared.of(parts[which], index) for change, which, index in best if change > 0]
+    middle = parts[len(parts) // 2]
+    return shown or [Compared.of(middle, len(middle[0].voxels) // 2)]
 
 
 def _mean_change(volume: Volume, denoised: Denoised, index: int) -> float:
