@@ -68,7 +68,7 @@ class Compared:
 
 
 def chosen(parts: Sequence[Part]) -> list[Compared]:
-    """Of each half of the series the slice that changed most; where nothing changed, the one in the middle."""
+    """Of each half of the series the slice that changed most; where nothing changed, the middle one."""
     changes = [
         (_mean_change(*part, index), which, index)
         for which, part in enumerate(parts)
