@@ -84,18 +84,17 @@ def _admitted(volume: Volume, model: LoadedModel) -> Verdict:
 
 
 def _diffusion_weighted(volumes: Sequence[Volume]) -> list[bool]:
-    """Which volumes have a b-value above the lowest of the series."""
+    """Which volumes have a b-value above the lowest of the series; a volume without one has none."""
     values = [_b_value(volume) for volume in volumes]
-    known = [value for value in values if value is not None]
-    return [value is not None and value > min(known) for value in values]
+    return [value > min(values) for value in values]
 
 
-def _b_value(volume: Volume) -> float | None:
+def _b_value(volume: Volume) -> float:
     for tag in _B_VALUES:
         if number := _NUMBER.search(value_of(volume.headers[0], tag)):
             value = abs(float(number[0]))
             return value % _GE_OFFSET if tag == _B_VALUES[-1] else value
-    return None
+    return 0.0
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from models.intensity import INTENSITIES
 from models.weights import LoadedModel
 from node.errors import ModelRefused, SeriesRefused
 from workers.read import Volume
+from workers.read.header import number_of, words_of
 
 _AXIAL = 0.8  # least part of the normal along the body for axial slices
 _PIXEL_MM = {"CT": (0.2, 1.6), "MR": (0.2, 2.5)}
@@ -105,7 +106,7 @@ def _require_contract(volume: Volume, model: LoadedModel) -> None:
 
 def _is_no_magnitude(header: Dataset) -> bool:
     """Whether an MR image shows a phase, or the real or imaginary part, whose noise is another."""
-    words = {str(word).upper() for word in (header.get("ImageType") or [])[2:]}
+    words = {word.strip().upper() for word in words_of(header, "ImageType")[2:]}
     part = str(header.get("ComplexImageComponent") or "").upper()
     return bool(words & _PHASES) or part in ("PHASE", "REAL", "IMAGINARY")
 
@@ -124,12 +125,18 @@ def _noticed(volume: Volume, model: LoadedModel) -> list[str]:
         found.append(
             f"pixels of {volume.spacing[1]:.2f} × {volume.spacing[2]:.2f} mm were not in the training"
         )
-    if volume.modality == "CT" and first.get("KVP") not in (None, ""):
-        voltage = float(first.KVP)
-        if not _KVP[0] <= voltage <= _KVP[1]:
-            found.append(f"a tube voltage of {voltage:g} kV was not in the training")
+    if volume.modality == "CT" and (voltage := _voltage(first)) and not _KVP[0] <= voltage <= _KVP[1]:
+        found.append(f"a tube voltage of {voltage:g} kV was not in the training")
     found += _other_part(str(first.get("BodyPartExamined") or ""), f"{plane} {words.get('body_part', '')}")
     return found
+
+
+def _voltage(header: Dataset) -> float:
+    """KVP; 0 where the header has none, or no number."""
+    try:
+        return number_of(header, "KVP", "") or 0.0
+    except SeriesRefused:
+        return 0.0
 
 
 def _other_part(part: str, meant: str) -> list[str]:

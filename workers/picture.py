@@ -23,6 +23,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from models.intensity import body_mask
 from models.noise import estimate_noise
 from node.errors import SeriesRefused
+from workers.read.values import OUT_OF_FIELD_HU
 from workers.write.canvas import (
     AMBER,
     GREY,
@@ -61,7 +62,8 @@ def draw(out: Path, source: Path, results: Path) -> None:
     before = pydicom.dcmread(sources[uid])
     units = _units(before)
     window = window_of(before, units, np.zeros(units.shape, bool))
-    place = around_the_patient(units, np.zeros(units.shape, np.bool_))
+    outside = (units < OUT_OF_FIELD_HU) & (before.get("Modality") == "CT")
+    place = around_the_patient(units, outside)
     about = f"{before.get('Modality', '')} image {before.get('InstanceNumber', '')}, "
     about += f"W {window[1]:.0f} L {window[0]:.0f}{_noise(before, units)}"
     panels = [Panel(_grey(before, units, window, place), "Input", about)]

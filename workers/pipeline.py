@@ -23,11 +23,11 @@ from models.acceleration import Backend, Precision, accelerate
 from models.weights import LoadedModel
 from node.errors import ArtifactRefused, ModelRefused, SeriesRefused
 from node.job import DEFAULT_OUTPUTS, JobSpec, Manifest, Output, ProducedArtifact
-from workers.admission import judged, names_of
+from workers.admission import judged
 from workers.device import OPENVINO, torch_device
 from workers.domain_gate import Verdict, admit
 from workers.read import Volume, read_volumes
-from workers.read.header import read_header
+from workers.read.header import read_header, without_quotes
 from workers.results import Claim, claimed, finished
 from workers.write import gate
 from workers.write.bundle import write_bundle
@@ -128,7 +128,8 @@ def run(
 
 def _outcome(attempt: _Attempt, data: Path, device: str, now: datetime, claim: Claim) -> Manifest:
     try:
-        return attempt.done(_produce(attempt, data, device, now, claim.partial))
+        with without_quotes():
+            return attempt.done(_produce(attempt, data, device, now, claim.partial))
     except Exception as error:  # noqa: BLE001 - also a fault of ours must end the job, with its place
         reason, retryable = _explain(attempt, error)
         return attempt.failed(reason, retryable=retryable)
@@ -146,10 +147,11 @@ def _with_notice(attempt: _Attempt, manifest: Manifest, data: Path, now: datetim
         limit_sigma=spec.pipeline.limit_sigma,
     )
     try:
-        source = read_header(data / _inside(spec.instances[0].path))
-        uids = [instance.sop_instance_uid for instance in spec.instances]
-        notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
-        gate.check_notice(folder, notice, source)
+        with without_quotes():
+            source = read_header(data / _inside(spec.instances[0].path))
+            uids = [instance.sop_instance_uid for instance in spec.instances]
+            notice = write_notice(source, uids, manifest.reason, provenance, folder, now)
+            gate.check_notice(folder, notice, source)
     except Exception as error:  # noqa: BLE001 - the reason is told either way
         log.warning("job %s: no notice: %s", spec.job_id, type(error).__name__)
         shutil.rmtree(folder / "notice", ignore_errors=True)
@@ -194,8 +196,7 @@ def _produce(
             attempt.notes.append(f"read as {len(volumes)} volumes: {_labels(volumes)}")
     with attempt.timed("domain"):
         if model.kind == "denoiser":
-            names = names_of(volumes)
-            parts = [(v, name, admit(v, model)) for v, name in zip(volumes, names, strict=True)]
+            parts = [(volume, volume.label, admit(volume, model)) for volume in volumes]
         else:
             parts = judged(volumes, model, attempt.notes)
         attempt.notes += dict.fromkeys(f"amber: {note}" for _, _, verdict in parts for note in verdict.notes)
@@ -254,14 +255,20 @@ def _bundles(
     for number, (volume, name, verdict) in enumerate(parts, start=1):
         own = replace(provenance, part=name, domain=verdict.tag)
         within, notes = str(number) if len(parts) > 1 else "", list[str]()
-        with attempt.timed("model"):
-            scores = anomaly.score(
-                model,
-                volume.voxels,
-                padding=volume.padding,
-                spacing=volume.spacing[1:],
-                slice_mm=None if volume.flat else volume.spacing[0],
-            )
+        try:
+            with attempt.timed("model"):
+                scores = anomaly.score(
+                    model,
+                    volume.voxels,
+                    padding=volume.padding,
+                    spacing=volume.spacing[1:],
+                    slice_mm=None if volume.flat else volume.spacing[0],
+                )
+        except anomaly.OutsideDomain as outside:
+            if number == len(parts) and not artifacts:
+                raise
+            attempt.notes.append(f"not judged: {name}: {outside}")
+            continue
         with attempt.timed("write"):
             made = write_bundle(outputs, volume, scores, own, folder / within, now, notes)
         with attempt.timed("gate"):

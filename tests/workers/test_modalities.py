@@ -224,7 +224,7 @@ def test_an_anomaly_result_of_frames_names_its_frames(tmp_path: Path) -> None:
     gate.check(tmp_path, artifacts, volume)
     assert validators.dciodvfy(*(tmp_path / a.path for a in artifacts)) == []
     found = {a.role: pydicom.dcmread(tmp_path / a.path) for a in artifacts}
-    assert "no presentation: its frames may have a rescale each" in notes[0]
+    assert "no presentation: its slices may have a rescale each" in notes[0]
     group = found["report"].ContentSequence[-1].ContentSequence[0]
     (scoord,) = [item for item in group.ContentSequence if item.ValueType == "SCOORD"]
     reference = scoord.ContentSequence[0].ReferencedSOPSequence[0]

@@ -76,6 +76,8 @@ def test_what_changed_most_of_each_half_is_shown(tmp_path: Path) -> None:
     same = replace(result, image=volume.voxels, sigma=np.zeros(8, np.float32))
     assert [row.index for row in chosen([(volume, same)])] == [4]
     assert noise_words([(volume, same)], "HU") == "No noise was found; nothing was changed"
+    padded = replace(volume, padding=volume.padding | (np.arange(8) == 2)[:, None, None])
+    assert [row.index for row in chosen([(padded, result)])] == [1, 6]
     page_of(tmp_path / "out", [(volume, same)])
 
 

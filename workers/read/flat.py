@@ -21,7 +21,7 @@ from node.errors import SeriesRefused
 from workers.read.decode import is_lossy
 from workers.read.frames import frame_count, top_level, words_of_frames
 from workers.read.header import number_of, numbers_of, refusing, shown, text_of
-from workers.read.image import Image, named, require_pixel_module
+from workers.read.image import Image, named, require_modality_units, require_pixel_module
 from workers.read.kinds import Kind
 from workers.read.nuclear import frames_together
 from workers.read.values import values_of
@@ -81,6 +81,7 @@ def _pictures(ds: Dataset, path: Path, kind: Kind) -> _Pictures:
         _require_colour(ds, whose, photometric)
     else:
         require_pixel_module(ds, whose, frames=True, inverted=True)
+        require_modality_units(ds, whose)
     words = words_of_frames(ds, path, count, kind)
     if photometric == "PALETTE COLOR":
         with refusing(f"{whose}: its palette cannot be applied."):

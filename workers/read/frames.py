@@ -26,7 +26,7 @@ from workers.read.decode import (
     twelve_bit_jpeg,
 )
 from workers.read.header import number_of, refusing, syntax_of, text_of
-from workers.read.image import Image, image_of, named
+from workers.read.image import Image, image_of, named, whole_number
 from workers.read.kinds import Kind
 
 MOST_PIXELS = 1 << 30  # of all frames together
@@ -108,7 +108,9 @@ def words_of_frames(ds: Dataset, path: Path, count: int, kind: Kind) -> NDArray[
     whose, syntax = named(ds), syntax_of(ds)
     if syntax not in NATIVE | CODECS.keys():
         raise SeriesRefused(f"{whose}: transfer syntax {syntax.name} is not decoded.")
-    rows, columns = int(ds.Rows), int(ds.Columns)
+    rows, columns = whole_number(ds, "Rows", whose), whole_number(ds, "Columns", whose)
+    if min(rows, columns) < 1:
+        raise SeriesRefused(f"{whose}: Rows×Columns is {rows}×{columns}, there is no pixel in it.")
     if count * rows * columns > MOST_PIXELS:
         raise SeriesRefused(f"{whose}: {count} frames of {rows}×{columns} are more than are read at once.")
     with refusing(f"{whose}: the file cannot be read to its end."):

@@ -1,14 +1,17 @@
 """Open a Part-10 file without its pixels, and read attributes that may hold anything at all."""
 
+import logging
 import math
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
@@ -54,6 +57,20 @@ def refusing(sentence: str) -> Iterator[None]:
         raise SeriesRefused(sentence) from error
 
 
+@contextmanager
+def without_quotes() -> Iterator[None]:
+    """Silence pydicom, which quotes each odd value in a warning and its log: it may be a patient's."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def read_header(path: Path) -> Dataset:
     """The data set of a Part-10 file up to its pixel data, with file_meta.
 
@@ -82,6 +99,19 @@ def _require_inflatable(path: Path) -> None:
         raise SeriesRefused(
             f"File {shown(path.name)} inflates to more than {MAX_INFLATED >> 20} MiB, no single image."
         )
+
+
+def require_sequences(ds: Dataset, whose: str) -> None:
+    """Refuse a header with a sequence whose items cannot be read; private ones are never looked into."""
+    for tag in list(ds.keys()):
+        vr = ds.get_item(tag).VR
+        unknown = vr in (None, "UN") and dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
+        if tag.is_private or not (vr == "SQ" or unknown):
+            continue
+        with refusing(f"{whose}: {keyword_for_tag(tag) or tag} cannot be read."):
+            for item in ds[tag].value:
+                for _ in item.iterall():
+                    pass
 
 
 def shown(text: str) -> str:

@@ -72,8 +72,8 @@ def image_of(ds: Dataset, path: Path, frame: int = 0) -> Image:
             f"{whose} is a Siemens mosaic, many slices tiled in one image; that is not read yet."
         )
     require_pixel_module(ds, whose, frames=bool(frame))
-    _require_modality_units(ds, whose)
-    rows, columns = _whole(ds, "Rows", whose), _whole(ds, "Columns", whose)
+    require_modality_units(ds, whose)
+    rows, columns = whole_number(ds, "Rows", whose), whole_number(ds, "Columns", whose)
     if min(rows, columns) < 1:
         raise SeriesRefused(f"{whose}: Rows×Columns is {rows}×{columns}, there is no pixel in it.")
     spacing = _required(ds, "PixelSpacing", 2, whose)
@@ -103,7 +103,8 @@ def _required(ds: Dataset, keyword: str, count: int, whose: str) -> tuple[float,
     return numbers
 
 
-def _whole(ds: Dataset, keyword: str, whose: str) -> int:
+def whole_number(ds: Dataset, keyword: str, whose: str) -> int:
+    """The number under `keyword`. Raises SeriesRefused where it is missing or no number."""
     return int(_required(ds, keyword, 1, whose)[0])
 
 
@@ -123,24 +124,24 @@ def require_pixel_module(ds: Dataset, whose: str, *, frames: bool = False, inver
     """
     if not frames and (count := number_of(ds, "NumberOfFrames", whose)) not in (None, 1):
         raise SeriesRefused(f"{whose}: NumberOfFrames is {count:g}; a classic image has one frame.")
-    if (samples := _whole(ds, "SamplesPerPixel", whose)) != 1:
+    if (samples := whole_number(ds, "SamplesPerPixel", whose)) != 1:
         raise SeriesRefused(f"{whose}: SamplesPerPixel is {samples}; colour is no image in modality units.")
     photometric = text_of(ds, "PhotometricInterpretation")
     if photometric != "MONOCHROME2" and not (inverted and photometric == "MONOCHROME1"):
         found = shown(photometric) or "missing"
         raise SeriesRefused(f"{whose}: PhotometricInterpretation is {found}; only MONOCHROME2 is read.")
-    allocated, stored = _whole(ds, "BitsAllocated", whose), _whole(ds, "BitsStored", whose)
+    allocated, stored = whole_number(ds, "BitsAllocated", whose), whole_number(ds, "BitsStored", whose)
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise SeriesRefused(
             f"{whose}: {stored} bits stored in {allocated} allocated; 8, 16 or 32 bits are read."
         )
-    if (high := _whole(ds, "HighBit", whose)) != stored - 1:
+    if (high := whole_number(ds, "HighBit", whose)) != stored - 1:
         raise SeriesRefused(f"{whose}: HighBit is {high}; with BitsStored {stored} it must be {stored - 1}.")
-    if (sign := _whole(ds, "PixelRepresentation", whose)) not in (0, 1):
+    if (sign := whole_number(ds, "PixelRepresentation", whose)) not in (0, 1):
         raise SeriesRefused(f"{whose}: PixelRepresentation is {sign}, it must be 0 or 1.")
 
 
-def _require_modality_units(ds: Dataset, whose: str) -> None:
+def require_modality_units(ds: Dataset, whose: str) -> None:
     """CT must lead to HU (PS3.3 C.8.2.1); elsewhere values without a rescale stand for themselves."""
     slope = number_of(ds, "RescaleSlope", whose)
     intercept = number_of(ds, "RescaleIntercept", whose)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from node.errors import SeriesRefused
 from workers.read.decode import CODECS, NATIVE
-from workers.read.header import read_header, syntax_of, text_of, uid_of
+from workers.read.header import read_header, require_sequences, syntax_of, text_of, uid_of
 from workers.read.image import Image, image_of, is_localizer, named, require_identity
 
 _SAME_COSINE = 2e-3  # 0.1 degrees: a pixel at the rim of a 512 matrix moves by half a pixel
@@ -25,6 +25,7 @@ def opened(paths: Sequence[Path]) -> list[tuple[Dataset, Path]]:
     headers = [(read_header(Path(path)), Path(path)) for path in paths]
     for ds, path in headers:
         require_identity(ds, path)
+        require_sequences(ds, named(ds))
     headers.sort(key=lambda found: text_of(found[0], "SOPInstanceUID"))
     _require_one_series([ds for ds, _ in headers])
     return headers
@@ -56,6 +57,9 @@ def _require_one_series(headers: Sequence[Dataset]) -> None:
         raise SeriesRefused(f"Image {uid} is there {times} times.")
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"):
         _require_equal([(uid_of(ds, keyword), named(ds)) for ds in headers], keyword)
+    patients = len({(text_of(ds, "PatientID"), text_of(ds, "IssuerOfPatientID")) for ds in headers})
+    if patients > 1:  # whose they are is not told in a sentence
+        raise SeriesRefused(f"Mixed series: its images have {patients} different PatientIDs.")
 
 
 def _require_equal(values: Iterable[tuple[Hashable, str]], what: str) -> None:

@@ -4,13 +4,10 @@ In two passes: the headers decide whether there is one regular stack, before mem
 the pixels are decoded into it, slice by slice.
 """
 
-import logging
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,11 +21,11 @@ from workers.read.decode import decode, is_lossy
 from workers.read.duplicates import require_one_per_place
 from workers.read.flat import flat_volumes
 from workers.read.frames import frames_of
-from workers.read.header import text_of
+from workers.read.header import text_of, without_quotes
 from workers.read.image import Image
 from workers.read.kinds import KINDS
 from workers.read.selection import images_of, opened, require_one_geometry
-from workers.read.split import split
+from workers.read.split import acquisitions, split
 from workers.read.stack import (
     gaps_of,
     missing_sentence,
@@ -87,7 +84,7 @@ def _read(
     *,
     parted: bool,
 ) -> list[Volume]:
-    with _without_quotes():
+    with without_quotes():
         headers = opened(paths)
         groups: list[tuple[str, list[Image], Dataset | None]] = []
         whole, notes = None, list[str]()
@@ -106,6 +103,8 @@ def _read(
         else:
             images, notes = images_of(headers)
             stacks = split(images) if parted else [("", images)]
+            if parted and len(stacks) == 1:
+                stacks = acquisitions(images) or stacks
             groups = [(label, group, whole) for label, group in stacks]
         stacked = [(label, _stacked(group, missing), ds) for label, group, ds in groups]
         _require_room([stack for _, stack, _ in stacked])
@@ -121,20 +120,6 @@ def _require_room(stacks: Sequence["_Stack"]) -> None:
             f"The series has {len(images)} slices of {images[0].rows}×{images[0].columns}, "
             f"{voxels} voxels; at most {MAX_VOXELS} are read at once."
         )
-
-
-@contextmanager
-def _without_quotes() -> Iterator[None]:
-    """Silence pydicom, which quotes each odd value in a warning and its log: it may be a patient's."""
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 class _Stack(NamedTuple):

@@ -13,9 +13,9 @@ import numpy as np
 
 from workers.read.duplicates import SAME_PLACE, TELLING, called, value_of
 from workers.read.image import Image
-from workers.read.stack import normal_of
+from workers.read.stack import gaps_of, normal_of
 
-MOST_VOLUMES = 512
+MOST_VOLUMES, MOST_ACQUISITIONS = 512, 8
 
 
 def split(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
@@ -38,6 +38,35 @@ def split(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
                 for key in sorted(set(keys), key=_numeric)
             ]
     return [("", list(images))]
+
+
+def acquisitions(images: Sequence[Image]) -> list[tuple[str, list[Image]]]:
+    """The acquisitions of a series that is no regular stack, where each of them is one; else nothing.
+
+    Two ranges of the body, or one scanned again between the slices of the first.
+    """
+    groups: dict[str, list[Image]] = {}
+    for image in images:
+        groups.setdefault(value_of(image.header, "AcquisitionNumber"), []).append(image)
+    if not 1 < len(groups) <= MOST_ACQUISITIONS or _is_regular(images):
+        return []
+    if not all(len(group) > 1 and _is_regular(group) for group in groups.values()):
+        return []
+    return [(_shown("AcquisitionNumber", word), groups[word]) for word in sorted(groups, key=_by_number)]
+
+
+def _by_number(word: str) -> tuple[tuple[int, float, str], ...]:
+    return _numeric((word,))
+
+
+def _is_regular(images: Sequence[Image]) -> bool:
+    """Whether images lie in places of their own, as far apart as is common between them."""
+    normal = normal_of(images)
+    ordered = sorted(images, key=lambda image: float(normal @ image.position))
+    gaps = gaps_of(
+        np.array([float(normal @ image.position) for image in ordered]), [i.thickness for i in ordered]
+    )
+    return bool((gaps.width >= SAME_PLACE).all() and not gaps.missing.any() and gaps.is_even)
 
 
 def _places(images: Sequence[Image]) -> list[int]:

@@ -30,6 +30,11 @@ class Gaps(NamedTuple):
     expected: NDArray[np.float64]  # as is common between slices of this thickness
     missing: NDArray[np.int64]  # slices that are missing in each
 
+    @property
+    def is_even(self) -> bool:
+        """Whether every gap is as wide as expected, within the rounding of positions."""
+        return bool((np.abs(self.width - self.expected) <= _tolerance(self.expected)).all())
+
 
 def normal_of(images: Sequence[Image]) -> NDArray[np.float64]:
     """The unit normal (3,) that the images share: row × column of their mean orientation."""

@@ -109,7 +109,8 @@ def _has_embedded_overlay(ds: Dataset) -> bool:
 
 
 def _modality(image: Image, stored: NDArray[np.int32]) -> NDArray[np.float32]:
-    with refusing(f"Image {image.uid}: its modality LUT cannot be applied."):
+    quiet = np.errstate(over="ignore", invalid="ignore")  # what comes of it is looked at below
+    with refusing(f"Image {image.uid}: its modality LUT cannot be applied."), quiet:
         modality = np.asarray(apply_modality_lut(stored, image.header), np.float32)
     if not np.isfinite(modality).all():
         raise SeriesRefused(

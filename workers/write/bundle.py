@@ -9,6 +9,7 @@ import numpy as np
 from models.anomaly import AnomalyScores
 from node.job import Output, ProducedArtifact
 from workers.read import Volume
+from workers.read.header import text_of, uid_of
 from workers.write.capture import captures_of
 from workers.write.findings import MOST_FINDINGS, Marked, marked_of
 from workers.write.keys import write_keys
@@ -62,14 +63,22 @@ def _impossible(role: str, volume: Volume) -> str:
     """Why a series can have no object of this role; empty where it can."""
     if volume.flat and role in ("segmentation", "parametric"):
         return "the images have no place in the patient to lay it over"
-    frames = {str(header.get("FrameOfReferenceUID") or "") for header in volume.headers}
+    frames = {uid_of(header, "FrameOfReferenceUID") or "" for header in volume.headers}
     if role in ("segmentation", "parametric") and (len(frames) > 1 or frames == {""}):
         return "the images have no common frame of reference to lay it over"
     thick = volume.headers[0].get("SliceThickness") or np.isfinite(volume.spacing[0])
     if not thick and role in ("segmentation", "parametric"):
         return "the slice has no thickness"
-    if role == "presentation" and volume.whole is not None and not volume.flat:
-        return "its frames may have a rescale each, of which a presentation state holds one"
-    if volume.colour is not None and role == "presentation":
+    return _no_presentation(volume) if role == "presentation" else ""
+
+
+def _no_presentation(volume: Volume) -> str:
+    keywords = ("RescaleSlope", "RescaleIntercept", "RescaleType")
+    rescales = {tuple(text_of(header, keyword) for keyword in keywords) for header in volume.headers}
+    if not volume.flat and (volume.whole is not None or len(rescales) > 1):
+        return "its slices may have a rescale each, of which a presentation state holds one"
+    if volume.modality == "NM":
+        return "it is not written for nuclear medicine, whose frames may be shown each in its own way"
+    if volume.colour is not None:
         return "the images are in colour, and it is for grey ones"
     return ""

@@ -29,7 +29,6 @@ from workers.write.derived import Part, new_plane
 from workers.write.provenance import Provenance
 from workers.write.sheet import SIDE, grey_of, made_by, position_text, sheet, write_lines
 
-ROWS = 2
 Place = tuple[slice, slice]
 _TILE, _LEFT, _PITCH = 284, 24, 290
 _ROW, _TOP = 314, 312  # from one row of pictures to the next, and where the first begins
@@ -69,28 +68,23 @@ class Compared:
 
 
 def chosen(parts: Sequence[Part]) -> list[Compared]:
-    """Of each half of the slices that changed the one that changed most; of volumes, of each half of them.
-
-    Where nothing changed, the slice in the middle.
-    """
+    """Of each half of the series the slice that changed most; where nothing changed, the middle one."""
     changes = [
-        np.abs(denoised.image - volume.voxels).mean(axis=(1, 2), where=~volume.padding)
-        if not volume.padding.all()
-        else np.zeros(len(volume.voxels))
-        for volume, denoised in parts
+        (_mean_change(*part, index), which, index)
+        for which, part in enumerate(parts)
+        for index in range(len(part[0].voxels))
     ]
-    places = [
-        (which, index)
-        for which, change in enumerate(changes)
-        for index in range(len(change))
-        if np.nan_to_num(change[index]) > 0
-    ]
-    if not places:
-        middle = parts[len(parts) // 2]
-        return [Compared.of(middle, len(middle[0].voxels) // 2)]
-    halves = [half for half in np.array_split(np.array(places), ROWS) if len(half)]
-    best = [max(half.tolist(), key=lambda place: changes[place[0]][place[1]]) for half in halves]
-    return [Compared.of(parts[which], index) for which, index in best]
+    halves = [changes[: len(changes) // 2], changes[len(changes) // 2 :]]
+    best = [max(half, key=lambda place: place[0]) for half in halves if half]
+    shown = [Compared.of(parts[which], index) for change, which, index in best if change > 0]
+    middle = parts[len(parts) // 2]
+    return shown or [Compared.of(middle, len(middle[0].voxels) // 2)]
+
+
+def _mean_change(volume: Volume, denoised: Denoised, index: int) -> float:
+    seen = ~volume.padding[index]
+    change = np.abs(denoised.image[index] - volume.voxels[index])[seen]
+    return float(change.mean()) if change.size else 0.0
 
 
 def comparison_page(parts: Sequence[Part], shown: Sequence[Compared], provenance: Provenance) -> Image.Image:
@@ -126,7 +120,8 @@ def noise_words(parts: Sequence[Part], unit: str) -> str:
     before, after = np.median(np.array(pairs), axis=0)
     if np.isnan(after):
         return f"Noise {figure(before)} {unit}"
-    return f"Noise {figure(before)} → {figure(after)} {unit}, {1 - after / before:.0%} less"
+    less = f", {1 - after / before:.0%} less" if after < before else ""
+    return f"Noise {figure(before)} → {figure(after)} {unit}{less}"
 
 
 def _noise(denoised: Denoised) -> list[tuple[float, float]]:

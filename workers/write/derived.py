@@ -4,6 +4,7 @@ Pixels are written back under the source's own slope, intercept and bits: the ch
 stored values and added to what was stored, so an unchanged voxel stays bit for bit what it was.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from models.denoiser import Denoised
 from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.read import Volume
+from workers.read.header import words_of
 from workers.read.kinds import KINDS
 from workers.write.findings import instance_names
 from workers.write.frame_groups import put_frame_derivation
@@ -42,6 +44,7 @@ from workers.write.provenance import (
 
 Part = tuple[Volume, Denoised]
 SERIES_OFFSET = 1
+_CODE = re.compile(r"[A-Z0-9 _]{0,16}")
 _DESCRIPTION_LENGTH = 1024  # characters of an ST value
 
 
@@ -238,7 +241,7 @@ def derived_header(
 
 
 def _image_type(source: Dataset) -> list[str]:
-    old = [str(v) for v in source.get("ImageType") or []]
+    old = [word if _CODE.fullmatch(word) else "" for word in words_of(source, "ImageType")]
     if source.SOPClassUID == CTImageStorage:
         return ["DERIVED", "SECONDARY", "AXIAL"]
     if source.SOPClassUID == MRImageStorage:

@@ -18,6 +18,7 @@ from node.entities import CONTRIBUTING_MANUFACTURER
 from node.errors import ArtifactRefused
 from node.job import ProducedArtifact
 from workers.read import Volume
+from workers.read.header import text_of
 from workers.write.bounds import examine_colour, examine_values
 from workers.write.derived import stored_range
 from workers.write.frame_groups import same_places
@@ -47,6 +48,8 @@ _SAME_GEOMETRY = (
     "PhotometricInterpretation",
 )
 
+# Of these, a value that its VR does not allow is left out: where pixels lie does not hang on it.
+_MAY_BE_LEFT_OUT = frozenset({"InstanceNumber", "PatientPosition"})
 
 Part = tuple[Volume, Denoised | None]
 Place = tuple[Volume, Denoised | None, int]  # and the index of a slice
@@ -154,7 +157,7 @@ def _values_of(ds: Dataset, volume: Volume, denoised: Denoised, index: int) -> l
 def examine(ds: Dataset, source: Dataset) -> list[str]:
     """What is wrong with a result of any kind, one sentence each."""
     return [
-        *_attributes(ds),
+        *_attributes(ds, source),
         *_uids(ds, source),
         *_text(ds),
         *_identity(ds, source),
@@ -162,16 +165,16 @@ def examine(ds: Dataset, source: Dataset) -> list[str]:
     ]
 
 
-def _attributes(ds: Dataset) -> list[str]:
+def _attributes(ds: Dataset, source: Dataset) -> list[str]:
     """Types 1 and 2 of the mandatory modules, stale leftovers, window, loop guard."""
     if iod_of(str(ds.get("SOPClassUID", ""))) is None:
         return [f"SOP class {ds.get('SOPClassUID')!r} has no IOD"]
     found = []
     for keyword, kind in required_of(ds).items():
         if keyword not in ds:
-            found.append(f"{keyword} is missing (type {kind})")
+            found.append(f"{keyword} is missing (type {kind}){_too(ds, source, keyword)}")
         elif kind == "1" and ds[keyword].is_empty:
-            found.append(f"{keyword} is empty (type 1)")
+            found.append(f"{keyword} is empty (type 1){_too(ds, source, keyword)}")
     found += faults_in_items(ds)
     if not sane_window(ds):
         found.append("the window is not sane")
@@ -181,6 +184,12 @@ def _attributes(ds: Dataset) -> list[str]:
     if "PixelData" in ds and int(ds.BitsAllocated) > 1 and ds.get("BurnedInAnnotation") not in ("YES", "NO"):
         found.append("BurnedInAnnotation is neither YES nor NO")
     return found
+
+
+def _too(ds: Dataset, source: Dataset, keyword: str) -> str:
+    """What to add where a copy lacks only what its source lacks: nothing is invented for it."""
+    same = ds.SOPClassUID == source.get("SOPClassUID")
+    return ", in its source too" if same and not text_of(source, keyword) else ""
 
 
 def _uids(ds: Dataset, source: Dataset) -> list[str]:
@@ -290,7 +299,17 @@ def examine_geometry(ds: Dataset, source: Dataset) -> list[str]:
         if not _equal(ds.get(keyword), source.get(keyword))
         and not (keyword == "PixelSpacing" and keyword not in ds and _no_length(source.get(keyword)))
         and not (keyword == "PatientPosition" and keyword not in ds and is_said_twice(source))
+        and not (keyword in _MAY_BE_LEFT_OUT and not ds.get(keyword) and not _is_lawful(source, keyword))
     ]
+
+
+def _is_lawful(source: Dataset, keyword: str) -> bool:
+    element = source[keyword]
+    try:
+        pydicom.valuerep.validate_value(element.VR, str(element.value), config.RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def _no_length(value: object) -> bool:
@@ -305,7 +324,7 @@ def _equal(one: object, other: object) -> bool:
     try:
         first, second = _numbers(one), _numbers(other)
     except (TypeError, ValueError):
-        return str(one) == str(other)
+        return str(one).strip().upper() == str(other).strip().upper()  # a code in lower case is repaired
     return len(first) == len(second) and bool(np.allclose(first, second, rtol=1e-9, atol=1e-9))
 
 

@@ -73,6 +73,7 @@ NEVER_COPIED = frozenset(
     }
 )
 
+_FARTHEST_ZONE = 14 * 60  # minutes from UTC, either way
 # Not in the classic IODs, yet written there by vendors and read by viewers.
 EXTENDED_KEPT = frozenset(
     {
@@ -168,6 +169,8 @@ def local_time(source: Dataset, now: datetime) -> datetime:
     if offset is None:
         return now.astimezone()
     minutes = int(offset[2]) * 60 + int(offset[3])
+    if minutes > _FARTHEST_ZONE:
+        return now.astimezone()
     return now.astimezone(timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
 
 

@@ -133,7 +133,8 @@ def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
     ruled_out = []
     if "IR" not in _values(ds, "ScanningSequence"):
         ruled_out.append("InversionTime")  # type 2C, only of inversion recovery (PS3.3 C.8.3.1)
-    if "SpacingBetweenSlices" in ds and not float(ds.SpacingBetweenSlices) >= 0:
+    between = ds.get("SpacingBetweenSlices")
+    if between is not None and not (isinstance(between, float) and between >= 0):
         ruled_out.append("SpacingBetweenSlices")  # never negative here; the positions say where slices lie
     ruled_out += [
         keyword
@@ -156,7 +157,7 @@ def settle_conditions(ds: Dataset, faulty: list[str]) -> None:
 
 def _settle_anatomy(ds: Dataset) -> None:
     """Side, position and region: present, empty or absent as the object's kind wants it."""
-    known_single = ds.get("BodyPartExamined") in unpaired_body_parts()
+    known_single = str(ds.get("BodyPartExamined") or "") in unpaired_body_parts()
     groups = (
         *ds.get("SharedFunctionalGroupsSequence", []),
         *ds.get("PerFrameFunctionalGroupsSequence", [])[:1],
