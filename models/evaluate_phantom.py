@@ -64,9 +64,10 @@ def evaluate_on_phantom(
     A row has the part of the SD that is taken out, the mean frequency of the noise power spectrum and
     the half-value of the modulation transfer at a clear edge in 1/mm, the mean shift, the largest change,
     and for each disc the part of its contrast that is kept and its detectability. CT's figures are in HU,
-    MR's in % of the series' unit, as is `noise` (17 HU or 5 %). Strengths above the model's ceiling are
-    told too, for comparison.
+    MR's in % of the series' unit, as is `noise` (17 HU or 5 %). The model's default strength is always
+    told, and strengths above its ceiling too, for comparison.
     """
+    strengths = sorted({*strengths, float(model.card["strength"])})
     ct = str(model.card.get("input", {}).get("modality", "CT")) == "CT"
     kind = _ct(noise or CT_NOISE) if ct else _mr((noise or MR_NOISE) / 100)
     without, discs, edge = _scan_all(model, kind, scans, limit_sigma, seed, progress)
@@ -74,7 +75,7 @@ def evaluate_on_phantom(
         "scans": scans,
         f"noise_{kind.unit}": round(kind.noise / kind.per_unit, 3),
         "limit_sigma": limit_sigma,
-        "rows": [_row(kind, strength, without, discs, edge) for strength in (0.0, *sorted(strengths))],
+        "rows": [_row(kind, strength, without, discs, edge) for strength in (0.0, *strengths)],
     }
     if ct:
         figures["inserts"] = evaluate_rods(

@@ -166,7 +166,9 @@ def test_a_phantom_of_mr_tells_the_same() -> None:
         modality="MR",
     )
     figures = evaluate_phantom.evaluate_on_phantom(blur, scans=12, strengths=(0.5, 1.0))
-    noisy, half, _ = figures["rows"]
+    rows = {row["strength"]: row for row in figures["rows"]}
+    noisy, half = rows[0.0], rows[0.5]
+    assert blur.card["strength"] in rows
     assert figures["noise_percent"] == 5 and "inserts" not in figures
     # Where the signal is strong, Rice's distribution leaves the contrast as it is.
     assert noisy["kept_3mm_6percent"] == pytest.approx(1, abs=0.02)
