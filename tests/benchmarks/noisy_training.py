@@ -16,7 +16,7 @@ import numpy as np
 
 from models import weights
 from models.cases import Case
-from models.evaluate import evaluate_on_people
+from models.evaluate import WHOLE, evaluate_on_people
 from models.phantom import SLICE_SPACING, ct_series
 from models.train import TrainSettings
 from models.train_noisy import train_noisy
@@ -56,8 +56,9 @@ def main() -> None:
         model = replace(shipped, network=network)
         found = evaluate_on_people(model, people, doses=DOSES, strengths=(0.5,), filters=("TV",))
         for row in found["rows"]:
-            if row["method"].startswith("strength") or name == "noisy neighbours":
-                method = f"{name}, {row['method']}" if row["method"].startswith("strength") else row["method"]
+            ours = row["method"].startswith(("strength", WHOLE))
+            if ours or name == "noisy neighbours":
+                method = f"{name}, {row['method']}" if ours else row["method"]
                 print(f"| {row['dose']:g} | {method} | {row['rmse_hu']:.2f} | {row['psnr_db']:.2f} |")
         print(f"{name}: {found['people']} people, {found['slices']} slices, {found['against']}")
 
