@@ -46,7 +46,7 @@ def encode(
 
     \b
     Examples:
-      aenode models encode brain-mr-vae --data t1.npz --pixel-mm 0.87 --out codes.npz
+      aenode models encode chest-xray-vae --data /data/films --out codes.npz
       aenode models encode runs/ours/model --data /data/films --out codes.parquet
     """
     if out.suffix not in (".npz", ".parquet"):
@@ -81,8 +81,8 @@ def sample(model: str, out: Path, count: int, seed: int, interpolate: bool, dico
 
     \b
     Examples:
-      aenode models sample brain-mr-vae --out drawn --count 16
-      aenode models sample brain-mr-vae --out drawn --interpolate --dicom
+      aenode models sample chest-xray-vae --out drawn --count 16
+      aenode models sample chest-xray-vae --out drawn --interpolate --dicom
     """
     loaded = _loaded(model, device)
     network = cast(VAE, loaded.network)
