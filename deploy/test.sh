@@ -37,7 +37,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
   fi
 fi
 
-bash deploy/setup.sh worker,postgresql,test
+bash deploy/setup.sh worker,htj2k,postgresql,test
 bash deploy/viewer.sh
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .

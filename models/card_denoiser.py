@@ -23,7 +23,7 @@ def denoiser_card_text(card: Mapping[str, Any], figures: Figures) -> str:
 def _ct_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
     lineage, people = card["lineage"], figures["people"]
     return [
-        _worth(card, figures["phantom"]),
+        _worth(card, figures),
         "",
         f"# {card['name']} {card['version']}",
         "",
@@ -60,7 +60,7 @@ def _ct_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
 def _mr_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
     lineage, people = card["lineage"], figures["people"]
     return [
-        _worth(card, figures["phantom"]),
+        _worth(card, figures),
         "",
         f"# {card['name']} {card['version']}",
         "",
@@ -94,12 +94,17 @@ def _mr_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
     ]
 
 
-def _worth(card: Mapping[str, Any], phantom: Figures) -> str:
-    removed, kept, disc = smallest_kept(card, phantom)
+def _worth(card: Mapping[str, Any], figures: Figures) -> str:
+    removed, kept, disc = smallest_kept(card, figures["phantom"])
+    lost = [one for one in figures["people"].get("against", []) if one["gain_db"] < 0]
+    better = ""
+    if lost:
+        most = min(lost, key=lambda one: float(one["gain_db"]))
+        better = f"By PSNR it loses to {most['best_classical']}, by up to {-most['gain_db']:.1f} dB. "
     return (
         f"**At its default strength of {card['strength']} it takes {percent(removed)} of the noise from a "
-        f"phantom, and leaves {percent(kept)} of the contrast of a {disc} lesion. Small faint lesions become "
-        "fainter; keep the original series. Not for primary diagnosis.**"
+        f"phantom, and leaves {percent(kept)} of the contrast of a {disc} lesion. {better}Small faint "
+        "lesions become fainter; keep the original series. Not for primary diagnosis.**"
     )
 
 

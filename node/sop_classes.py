@@ -42,6 +42,7 @@ IMAGE_CLASSES: tuple[SOPClass, ...] = (
     SOPClass(uid.XRay3DAngiographicImageStorage, "XA"),
     SOPClass(uid.XRayRadiofluoroscopicImageStorage, "RF"),
     SOPClass(uid.EnhancedXRFImageStorage, "RF"),
+    SOPClass(uid.NuclearMedicineImageStorage, "NM"),
     SOPClass(uid.SecondaryCaptureImageStorage, "SC"),
     SOPClass(uid.MultiFrameSingleBitSecondaryCaptureImageStorage, "SC"),
     SOPClass(uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage, "SC"),
