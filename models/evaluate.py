@@ -18,10 +18,11 @@ from scipy import ndimage
 
 from models.benches import BENCHES, Bench, Truth
 from models.cases import Case
-from models.denoiser import Model, bounded_change, channels_last, denoise, run_network
+from models.denoiser import Model, bounded_change, channels_last, run_network
 from models.evaluate_phantom import evaluate_on_phantom
 from models.intensity import intensity_of
 from models.intervals import bootstrap
+from models.scans import scanned
 from models.yardsticks import Sample, Tuned, available, filtered, tune
 
 Figures = dict[str, Any]
@@ -174,21 +175,11 @@ def _answers(
         sigma = float((noisy - truth.image)[truth.body].std())
         for name in tuned.settings:
             yield name, filtered(name, noisy, sigma, tuned)
-    ceiling = float(model.card["max_strength"])
     begun = time.perf_counter()
-    image = denoise(
-        model,
-        noisy[None],
-        padding=truth.padding[None],
-        neighbours=np.zeros((1, 3), np.int64),
-        strength=ceiling,
-        limit_sigma=limit_sigma,
-    ).image[0]
+    scan = scanned(model, noisy[None], limit_sigma, padding=truth.padding[None])
     seconds = time.perf_counter() - begun
     for strength in sorted({*strengths, float(model.card["strength"])}):
-        # What is taken out is proportional to the strength.
-        answer = noisy + np.float32(strength / ceiling) * (image - noisy)
-        yield _named(strength), (answer, seconds)
+        yield _named(strength), (scan.at(strength)[0], seconds)
     begun = time.perf_counter()
     alone = _network_alone(model, truth, noisy, limit_sigma)
     yield WHOLE, (alone, time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Scans of a phantom, with what a denoiser at full strength takes out of them."""
+"""Slices with what a denoiser at full strength takes out of them; and noise for phantoms."""
 
 from dataclasses import dataclass
 
@@ -27,11 +27,16 @@ class Scans:
 
 
 def scanned(
-    model: Model, images: Image, limit_sigma: float, neighbours: NDArray[np.int64] | None = None
+    model: Model,
+    images: Image,
+    limit_sigma: float,
+    neighbours: NDArray[np.int64] | None = None,
+    padding: NDArray[np.bool_] | None = None,
 ) -> Scans:
     """The slices (N, Y, X) and what models.denoiser.denoise takes out of them at the model's ceiling.
 
-    `neighbours` (N, 3) are the slices below, itself and above; each is its own by default.
+    `neighbours` (N, 3) are the slices below, itself and above; each is its own by default. `padding`
+    (N, Y, X) is True where there is no measurement; nowhere by default.
     """
     ceiling = float(model.card["max_strength"])
     if neighbours is None:
@@ -39,7 +44,7 @@ def scanned(
     result = denoise(
         model,
         images,
-        padding=np.zeros(images.shape, bool),
+        padding=np.zeros(images.shape, bool) if padding is None else padding,
         neighbours=neighbours,
         strength=ceiling,
         limit_sigma=limit_sigma,

@@ -236,8 +236,8 @@ def _derived(
         if "capture" in outputs:
             artifacts += write_comparison(parts, provenance, folder, now, attempt.notes)
     with attempt.timed("gate"):
-        judged = parts if "derived" in outputs else [(volume, None) for volume in volumes]
-        gate.check_parts(folder, artifacts, judged)
+        bounded = parts if "derived" in outputs else [(volume, None) for volume in volumes]
+        gate.check_parts(folder, artifacts, bounded)
     return artifacts
 
 

@@ -207,14 +207,20 @@ def serve_pynetdicom(port: int, folder: Path, *, fsync: bool) -> None:
     ae.start_server((LOOPBACK, port), evt_handlers=[(evt.EVT_C_STORE, store)])
 
 
-def main() -> None:
-    """Measure and print."""
+def sender_options(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark that sends images to receivers."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the file system to measure; a temporary folder else")
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = sender_options(__doc__)
     parser.add_argument("--only", help="receivers whose name has this in it, and the yardstick")
     parser.add_argument("--serve", nargs=2, metavar=("PORT", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--fsync", action="store_true", help=argparse.SUPPRESS)

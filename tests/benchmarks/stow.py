@@ -7,7 +7,6 @@ HTTP connection and reads its files as it sends them, with 1 and with 100 instan
 round starts every receiver anew. The receiver's CPU time is that of its whole process tree.
 """
 
-import argparse
 import http.client
 import os
 import shutil
@@ -131,13 +130,7 @@ def report(results: dict[str, dict[str, Figures]], console: Console) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="on the file system to measure; a temporary folder else")
-    options = parser.parse_args()
+    options = receive.sender_options(__doc__).parse_args()
     os.environ.update(receive.ENVIRONMENT)
     console = Console(width=140)
     folder = Path(tempfile.mkdtemp(prefix="aenode-stow-", dir=options.folder))

@@ -1,7 +1,8 @@
 """A router at work in a folder, with time in the test's hand."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from node.route.router import Router
 from node.route.source import CountInstances
 from node.states import JobState, SeriesState
 from tests.node.records import CONFIG, after, settings_file, spooled
+
+ONE_PIPELINE = CONFIG.replace('["ct-denoise", "ct-anomaly"]', '["ct-denoise"]')
 
 
 def no_answer(
@@ -119,3 +122,17 @@ class Bench:
     def fail(self, job_id: str, reason: str, *, retryable: bool = False) -> None:
         """A worker's result folder for a job that gave no result."""
         self.finish(job_id, files=0, outcome="failed", reason=reason, retryable=retryable)
+
+
+@contextmanager
+def benches(folder: Path) -> Iterator[Callable[..., Bench]]:
+    """Makes benches with other settings, all in one folder, and closes them at the end."""
+    made: list[Bench] = []
+
+    def make(*args: object, **values: object) -> Bench:
+        made.append(Bench(folder, *args, **values))  # type: ignore[arg-type]  # Bench's own
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()

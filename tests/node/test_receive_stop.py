@@ -109,19 +109,7 @@ def test_killed_while_sending(tmp_path: Path) -> None:
                     os.kill(child.pid, signal.SIGKILL)
         child.wait()
     assert len(acknowledged) >= 26
-    file = SettingsFile.open(config)
-    kept = list(Spool(file.settings.node.data).walk())
-    assert {i.sop_instance_uid for i in kept} >= set(acknowledged)
-    assert all(not i.defect for i in kept)
-    index = Index.open(file.settings)
-    try:
-        with process(config, port):
-            paths = {i.path for i in kept}
-            wait_for(lambda: index.known_paths(paths) == paths, what="the sweep")
-            wait_for(lambda: _all_closed(index), what="the stale association to be closed")
-    finally:
-        index.close()
-    assert list((file.settings.node.data / "spool" / "incoming").iterdir()) == []
+    _is_whole_and_listed(config, port, acknowledged)
 
 
 def test_killed_while_a_request_is_under_way(tmp_path: Path) -> None:
@@ -154,6 +142,11 @@ def test_killed_while_a_request_is_under_way(tmp_path: Path) -> None:
             posted(cut_off())
         child.wait()
     assert len(acknowledged) == 40
+    _is_whole_and_listed(config, port, acknowledged)
+
+
+def _is_whole_and_listed(config: Path, port: int, acknowledged: list[str]) -> None:
+    """What was acknowledged before a kill lies in the spool, and the next start lists and closes it."""
     file = SettingsFile.open(config)
     kept = list(Spool(file.settings.node.data).walk())
     assert {i.sop_instance_uid for i in kept} >= set(acknowledged)
@@ -163,7 +156,7 @@ def test_killed_while_a_request_is_under_way(tmp_path: Path) -> None:
         with process(config, port):
             paths = {i.path for i in kept}
             wait_for(lambda: index.known_paths(paths) == paths, what="the sweep")
-            wait_for(lambda: _all_closed(index), what="the stale request to be closed")
+            wait_for(lambda: _all_closed(index), what="what the kill left open to be closed")
     finally:
         index.close()
     assert list((file.settings.node.data / "spool" / "incoming").iterdir()) == []

@@ -1,7 +1,6 @@
 """From received series to jobs: completion, rules, and the broker."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,18 +9,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
 from node.config import Peer
-from node.dimse import scu
 from node.entities import CONTRIBUTING_MANUFACTURER
-from node.errors import PeerError
 from node.index import Index
 from node.route.router import OWN_RESULT
 from node.states import JobState, SeriesState
 from tests.node.records import CONFIG, after
-from tests.node.routing import Bench
-from tests.peers import Orthanc, wait_for
-from tests.series import series, uid, write
-
-ONE_PIPELINE = CONFIG.replace('["ct-denoise", "ct-anomaly"]', '["ct-denoise"]')
+from tests.node.routing import ONE_PIPELINE, Bench, benches
+from tests.peers import wait_for
+from tests.series import series
 
 
 @pytest.fixture
@@ -34,15 +29,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     """Makes a bench with other settings."""
-    benches: list[Bench] = []
-
-    def make(*args: object, **values: object) -> Bench:
-        benches.append(Bench(tmp_path, *args, **values))  # type: ignore[arg-type]  # Bench's own
-        return benches[-1]
-
-    yield make
-    for bench in benches:
-        bench.close()
+    with benches(tmp_path) as make:
+        yield make
 
 
 def test_a_series_becomes_jobs(bench: Bench) -> None:
@@ -263,87 +251,6 @@ def test_a_rebuilt_index_routes_to_the_same_jobs(bench: Bench, tmp_path: Path) -
     assert bench.index.rebuild(Spool(bench.data).walk()) == 4
     wait_for(lambda: bench.step(1e9) and bench.submitted)
     assert {spec.job_id for spec in bench.submitted} == before
-
-
-def source_config(source: Orthanc) -> str:
-    return ONE_PIPELINE.replace('ae_title = "CT1"', 'ae_title = "ORTHANC"').replace(
-        "127.0.0.1:4243", source.address
-    )
-
-
-def test_a_source_that_lists_what_came_completes_the_series(
-    make: Callable[..., Bench], orthanc: Orthanc, tmp_path: Path
-) -> None:
-    """Two seconds after the release, with all instances here, the series is routed."""
-    images = series(6, 16)
-    bench = make(source_config(orthanc), scu.count_instances)
-    peer = bench.file.settings.peer("ct-1")
-    assert peer is not None
-    scu.store_batch(peer, "AENODE", write(tmp_path / "files", images))
-    bench.receive(images, calling_ae="ORTHANC")
-    wait_for(lambda: bench.step(2) and bench.submitted)
-    complete = next(e for e in bench.index.find(uid("study"))[0].events if e.state == "COMPLETE")
-    assert complete.reason == "the source lists 6 instances, and all are here"
-
-
-def test_a_source_that_lists_more_tells_how_many_are_missing(
-    make: Callable[..., Bench], orthanc: Orthanc, tmp_path: Path
-) -> None:
-    """A series that stays short is frozen after the longer quiet, with the number missing."""
-    images = series(6, 16)
-    bench = make(source_config(orthanc), scu.count_instances)
-    peer = bench.file.settings.peer("ct-1")
-    assert peer is not None
-    scu.store_batch(peer, "AENODE", write(tmp_path / "files", images))
-    bench.receive(images[:4], calling_ae="ORTHANC")
-    bench.step(2)
-    source = bench.router._source
-    wait_for(lambda: not source.is_asking(bench.revision()))
-    bench.step(29)
-    assert bench.states() == {SeriesState.RECEIVING: 1}
-    bench.step(30)
-    reasons = [e.reason for e in bench.index.find(uid("study"))[0].events]
-    assert "missing 2 of 6, after 30 s of quiet" in reasons
-
-
-def test_a_source_that_is_down_delays_nothing(make: Callable[..., Bench]) -> None:
-    """Where the source cannot be asked, quiet decides, and it is left alone for a while."""
-    bench = make(ONE_PIPELINE.replace("127.0.0.1:4243", "127.0.0.1:1"), scu.count_instances)
-    bench.receive(series(3, 16))
-    bench.step(1)
-    wait_for(lambda: not bench.router._source.is_asking(bench.revision()))
-    bench.step(5)
-    assert bench.revision().state is SeriesState.ROUTED
-    bench.receive(series(3, 16, series="next"), name="a2")
-    bench.step(10)
-    assert bench.router._source.asked_at(bench.revision(2)) is None
-    assert bench.revision(2).state is SeriesState.ROUTED
-
-
-def test_a_slow_source_does_not_stop_the_loop(make: Callable[..., Bench]) -> None:
-    """While one source thinks, the series of others go on."""
-    answer = threading.Event()
-
-    def slow(
-        peer: Peer, own_ae: str, series_uid: str, *, study_uid: str = "", timeout: float = 30
-    ) -> int | None:
-        assert timeout <= 10
-        if peer.name == "ct-1":
-            answer.wait(60)
-            raise PeerError("ct-1: did not answer")
-        return None
-
-    bench = make(ONE_PIPELINE, slow)
-    bench.receive(series(3, 16, series="slow"), name="a1")
-    bench.receive(series(3, 16, series="other"), name="a2", calling_ae="OTHER")
-    bench.step(1)
-    bench.step(5)
-    assert bench.revision(1).state is SeriesState.RECEIVING
-    assert bench.revision(2).state is SeriesState.ROUTED
-    answer.set()
-    wait_for(lambda: not bench.router._source.is_asking(bench.revision(1)))
-    bench.step(6)
-    assert bench.revision(1).state is SeriesState.ROUTED
 
 
 def test_a_count_of_set_apart_instances_stands_in_the_timeline(bench: Bench) -> None:

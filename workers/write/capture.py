@@ -18,13 +18,13 @@ from node.entities import CONTRIBUTING_MANUFACTURER
 from node.job import ProducedArtifact
 from workers.read import Volume
 from workers.write.comparison import chosen, comparison_page, noise_words, unit_of
-from workers.write.derived import Part
+from workers.write.derived import Part, uids_of
 from workers.write.dressing import dress
 from workers.write.findings import SMALLEST_MM2, Marked, instance_names, marked_of
 from workers.write.history import put_lossy_history, put_references, put_references_of
 from workers.write.pages import patient_orientation, slice_page, summary_page
 from workers.write.part10 import save
-from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance, code, result_uid, sources_key
+from workers.write.provenance import NOT_FOR_DIAGNOSIS, Provenance, code
 
 MOST_SLICES = 8
 APART_MM = 5.0  # nearer slices show the same finding
@@ -83,8 +83,7 @@ def write_comparison(
     """
     shown = chosen(parts)
     volume, denoised = parts[0]
-    settings = f"strength={denoised.strength!r} limit_sigma={denoised.limit_sigma!r}"
-    key = sources_key(name for part, _ in parts for name in instance_names(part))
+    uid = uids_of("capture", parts, provenance)
     told = (
         f"AI denoising, before and after, {NOT_FOR_DIAGNOSIS}. "
         f"{noise_words(parts, unit_of(volume.headers[0]))}. Strength {denoised.strength:g}, no change beyond "
@@ -92,8 +91,7 @@ def write_comparison(
     )
     source = shown[0].volume.headers[shown[0].index]
     ds, faulty = _header(source, provenance, now, "denoising", told)
-    ds.SeriesInstanceUID = result_uid("capture", provenance, settings, key, "series")
-    ds.SOPInstanceUID = result_uid("capture", provenance, settings, key, "comparison")
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = uid("series"), uid("comparison")
     ds.InstanceNumber, ds.PatientOrientation = 1, None
     put_references_of(ds, [(row.volume, row.index) for row in shown], spatial="NO")
     put_rgb(ds, np.asarray(comparison_page(parts, shown, provenance)))

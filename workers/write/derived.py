@@ -5,7 +5,7 @@ stored values and added to what was stored, so an unchanged voxel stays bit for 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -76,22 +76,27 @@ def write_parts(
     """
     for volume, denoised in parts:
         _require_derivable(volume, denoised.image)
-    first = parts[0][1]
-    settings = f"strength={first.strength!r} limit_sigma={first.limit_sigma!r}"
-    key = sources_key(name for volume, _ in parts for name in instance_names(volume))
-    series_uid = result_uid("derived", provenance, settings, key, "series")
+    uid = uids_of("derived", parts, provenance)
     artifacts: list[ProducedArtifact] = []
     left_out: set[str] = set()
     for ds, faulty in _objects(parts, provenance, now):
         left_out.update(faulty)
-        ds.SeriesInstanceUID = series_uid
+        ds.SeriesInstanceUID = uid("series")
         source = str(ds.SourceImageSequence[0].ReferencedSOPInstanceUID)
-        ds.SOPInstanceUID = result_uid("derived", provenance, settings, key, source)
+        ds.SOPInstanceUID = uid(source)
         path = Path("derived") / f"{len(artifacts) + 1:04}.dcm"
         artifacts.append(save(ds, folder, path, "derived"))
     if left_out and notes is not None:
         notes.append(f"left out of the derived images for unlawful values: {', '.join(sorted(left_out))}")
     return artifacts
+
+
+def uids_of(role: str, parts: Sequence[Part], provenance: Provenance) -> Callable[[str], str]:
+    """What names a denoised series' objects of a role: the same sources and settings give the same UIDs."""
+    first = parts[0][1]
+    settings = f"strength={first.strength!r} limit_sigma={first.limit_sigma!r}"
+    key = sources_key(name for volume, _ in parts for name in instance_names(volume))
+    return lambda what: result_uid(role, provenance, settings, key, what)
 
 
 def _objects(
