@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.calibration import Calibration, slice_score
+from models.denoiser import slices_at_once
 from models.preparation import Contract, OutsideDomain, Prepared, prepare, restore
 from models.weights import LoadedModel, WeightsError
 
@@ -131,13 +132,14 @@ def errors(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The signed, median-filtered error and the level of tissue it belongs to, (Z, H, W) on the canvas."""
     drawn = np.empty_like(prepared.image)
+    at_once = slices_at_once(drawn.shape[1:], device)
     # As its golden output was made: in float32, without TF32's rounding on a GPU.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for k, plane in enumerate(prepared.image):
-            batch = torch.from_numpy(plane)[None, None].to(device)
-            drawn[k] = network(batch)[0, 0].float().cpu().numpy()
+        for k in range(0, len(drawn), at_once):
+            batch = torch.from_numpy(prepared.image[k : k + at_once])[:, None].to(device)
+            drawn[k : k + at_once] = network(batch)[:, 0].float().cpu().numpy()
             if progress is not None:
-                progress(k + 1, len(drawn))
+                progress(min(k + at_once, len(drawn)), len(drawn))
     raw = contract.sign * (prepared.image - drawn) * prepared.foreground
     across = 3 if slice_mm is not None and slice_mm <= _THIN_MM and len(raw) >= 3 else 1
     size = (across, contract.median, contract.median)

@@ -33,10 +33,8 @@ def _ct_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
         "",
         "## Input",
         "",
-        f"CT in HU, axial slices of the trunk. Trained on noise of {card['input']['noise_hu'][0]:g} to "
-        f"{card['input']['noise_hu'][1]:g} HU from soft to sharp kernels. Heads, children, metal, "
-        "iterative or learned reconstructions and photon-counting detectors were not in the training "
-        "or in the test, and were not measured.",
+        f"CT in HU, {card['input']['plane']}. Trained on noise of {card['input']['noise_hu'][0]:g} to "
+        f"{card['input']['noise_hu'][1]:g} HU.",
         "",
         "## Data",
         "",
@@ -73,7 +71,7 @@ def _mr_lines(card: Mapping[str, Any], figures: Figures) -> list[str]:
         f"MR magnitude images. {card['input']['normalisation']} Trained on Rician noise with an SD of "
         f"{100 * card['input']['noise'][0]:g} to {100 * card['input']['noise'][1]:g} % of that unit, white "
         "and from zero-filled k-space. The floor that magnitudes have where there is no signal is not taken "
-        "off. Diffusion, angiography, phase images and spectroscopy were not measured.",
+        "off.",
         "",
         "## Data",
         "",

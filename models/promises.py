@@ -67,8 +67,15 @@ def _promises(phantom: Mapping[str, Any], strength: float) -> Iterator[Promise]:
         f"{drops[most]:+.3f} ({most.removeprefix('auc_')})",
         drops[most] <= AREA + 1e-9,
     )
-    kept = next(row[key] for key in row if key.startswith("kept_"))
-    yield Promise("contrast of the smallest disc", f"{KEPT:g} or more is left", f"{kept:.2f}", kept >= KEPT)
+    # A card from disk has its keys in alphabetical order: 10 mm before 3 mm.
+    discs = {float(key.split("_")[1].removesuffix("mm")): row[key] for key in row if key.startswith("kept_")}
+    smallest = min(discs)
+    yield Promise(
+        "contrast of the smallest disc",
+        f"{KEPT:g} or more is left",
+        f"{discs[smallest]:.2f} ({smallest:g}mm)",
+        discs[smallest] >= KEPT,
+    )
     bound = strength * phantom["limit_sigma"]
     largest = row["largest_change_sigma"]
     yield Promise(

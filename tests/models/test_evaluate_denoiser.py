@@ -1,5 +1,7 @@
 """The figures of a denoiser: they say what is so, for a network that does nothing and one that blurs."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,12 @@ def test_promises_notice_each_figure(blurred: evaluate_phantom.Figures) -> None:
         "limit_sigma": 3.0,
     }
     assert [one.what for one in promises(figures, 0.5) if not one.held] == ["HU of known materials"]
+
+
+def test_promises_of_a_card_from_disk_are_the_same(blurred: evaluate_phantom.Figures) -> None:
+    """A card's keys come back in alphabetical order, which puts 10 mm before 3 mm."""
+    from_disk = json.loads(json.dumps(blurred, sort_keys=True))
+    assert promises(from_disk, 0.5) == promises(blurred, 0.5)
 
 
 def test_a_phantom_of_mr_tells_the_same() -> None:
