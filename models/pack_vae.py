@@ -10,17 +10,17 @@ from torch import nn
 
 from models import weights
 from models.cases import Case
+from models.evaluate_vae import CodeSpread, evaluate_vae, series_novelties
+from models.few_labels import PROBE_SIDE
 from models.pack_anomaly import Lineage
-from models.pca import fit_components
-from models.preparation import Contract, OutsideDomain, prepare
+from models.preparation import Contract
 from models.train_anomaly import prepare_cases
-from models.train_vae import compression, on_canvas, probe
-from models.vae import CODES, VAE, encode_slices, novelty
+from models.train_vae import on_canvas
+from models.vae import VAE, encode_slices
 
 Figures = dict[str, Any]
 GOLDEN_TOLERANCE = 1e-3
 NOVELTY = "novelty_scores"  # one a held-out normal series, sorted
-_PROBE_SIDE = 32  # pixels: what a probe without the network sees
 
 
 def judge_and_save_vae(
@@ -46,14 +46,16 @@ def judge_and_save_vae(
     known = series_novelties(network, calibration_cases, contract)
     if not known:
         raise ValueError("no calibration case can be prepared")
-    figures = evaluate_vae(network, contract, test_cases, np.sort(np.array(known)), seed=seed)
+    held, _ = on_canvas(prepare_cases(calibration_cases, contract)[0], network.canvas)
+    spread = CodeSpread.of(encode_slices(network, held))
+    figures = evaluate_vae(network, contract, test_cases, np.sort(np.array(known)), spread, seed=seed)
     card = {
         "name": name,
         "version": version,
         "kind": "vae",
         "architecture": {"id": "vae", "arguments": dict(arguments)},
         "input": dict(words),
-        "codes": CODES,
+        "codes": network.codes,
         "golden_tolerance": GOLDEN_TOLERANCE,
         "normals": len(known),
         "trained_people": trained_people,
@@ -62,61 +64,8 @@ def judge_and_save_vae(
         "metrics": figures,
     }
     golden = np.random.default_rng(0).uniform(0, 1, (1, 1, *contract.canvas)).astype(np.float32)
-    calibration = {NOVELTY: np.sort(np.asarray(known, np.float32))}
+    calibration = {NOVELTY: np.sort(np.asarray(known, np.float32)), **spread.to_arrays()}
     weights.save(folder, network, card, golden, vae_card_text(card, figures), calibration=calibration)
-    return figures
-
-
-def series_novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[float]:
-    """The novelty of each series that can be prepared: the median of its slices."""
-    found = []
-    for case in cases:
-        try:
-            ready = prepare(case.volume, case.padding, case.spacing, contract)
-            found.append(float(np.median(novelty(network, *on_canvas([ready], network.canvas)))))
-        except (OutsideDomain, ValueError):
-            continue
-    return found
-
-
-def evaluate_vae(
-    network: VAE,
-    contract: Contract,
-    cases: Sequence[Case],
-    known: NDArray[np.float64],
-    *,
-    seed: int = 1,
-) -> Figures:
-    """Figures as JSON: "reconstruction", "compression", "novelty" and, for labelled cases, "probe"."""
-    ready, notes = prepare_cases(cases, contract)
-    images, masks = on_canvas(ready, network.canvas)
-    found = series_novelties(network, cases, contract)
-    if not found:
-        raise ValueError("no case can be prepared: " + "; ".join(notes))
-    figures: Figures = {
-        "people": len({case.person for case in cases}),
-        "slices": len(images),
-        "compression": compression(network, images, masks),
-        "pca_psnr_db": _linear_psnr(images, masks, network.canvas),
-        "novelty": {
-            "normals": len(known),
-            "median_of_normals": round(float(np.median(known)), 6),
-            "median_of_these": round(float(np.median(found)), 6),
-            "above_all_normals": round(float(np.mean(np.array(found) > known.max())), 3),
-        },
-        "notes": notes,
-    }
-    labelled = [case for case in cases if case.abnormal is not None and len(case.volume) == 1]
-    if len({case.abnormal for case in labelled}) == 2:
-        films, _ = on_canvas(prepare_cases(labelled, contract)[0], network.canvas)
-        if len(films) == len(labelled):
-            figures["probe"] = probe(
-                encode_slices(network, films),
-                _small(films),
-                np.array([bool(case.abnormal) for case in labelled]),
-                [case.person for case in labelled],
-                seed=seed,
-            )
     return figures
 
 
@@ -145,11 +94,11 @@ def vae_card_text(card: Mapping[str, Any], figures: Figures) -> str:
         "a range of 1. Principal components of the test's own slices, as many, reach "
         f"{'–' if figures['pca_psnr_db'] is None else format(figures['pca_psnr_db'], '.1f')} dB unquantised.",
         "",
-        "| bits a code | bytes a slice | of 16-bit pixels | PSNR, dB |",
-        "|---|---|---|---|",
+        "| codes kept | bits a code | bytes a slice | of 16-bit pixels | PSNR, dB |",
+        "|---|---|---|---|---|",
         *(
-            f"| {row['bits_a_code']} | {row['bytes']:g} | 1 : {row['raw_bytes'] / row['bytes']:.0f} "
-            f"| {row['psnr_db']:.1f} |"
+            f"| {row['codes']} | {row['bits_a_code']} | {row['bytes']:g} "
+            f"| 1 : {row['raw_bytes'] / row['bytes']:.0f} | {row['psnr_db']:.1f} |"
             for row in figures["compression"]
         ),
         "",
@@ -160,15 +109,14 @@ def vae_card_text(card: Mapping[str, Any], figures: Figures) -> str:
     ]
     if "probe" in figures:
         lines += [
-            "Few labels: AUROC of a linear probe (half of the people labelled, the other half judged; mean "
-            f"of five draws) on the codes, and from scratch on {_PROBE_SIDE} × {_PROBE_SIDE} pixels.",
+            "Few labels: AUROC (half of the people labelled, the other half judged; mean of five draws) of "
+            f"a linear probe on the codes, one on {PROBE_SIDE} × {PROBE_SIDE} pixels, and the encoder taught "
+            "from scratch on those labels alone. The interval of the gain over the better of the two is a "
+            "bootstrap over people.",
             "",
-            "| labels | codes | pixels |",
-            "|---|---|---|",
-            *(
-                f"| {row['labels']} | {row['auroc_codes']:.3f} | {row['auroc_pixels']:.3f} |"
-                for row in figures["probe"]
-            ),
+            "| labels | codes | pixels | from scratch | gain | 95 % interval |",
+            "|---|---|---|---|---|---|",
+            *(_probe_row(row) for row in figures["probe"]),
             "",
         ]
     return "\n".join(
@@ -185,25 +133,17 @@ def vae_card_text(card: Mapping[str, Any], figures: Figures) -> str:
     )
 
 
+def _probe_row(row: Mapping[str, Any]) -> str:
+    between = row["gain_interval"]
+    told = "too few people" if between is None else f"{between[0]:+.3f} to {between[1]:+.3f}"
+    return (
+        f"| {row['labels']} | {row['auroc_codes']:.3f} | {row['auroc_pixels']:.3f} "
+        f"| {row['auroc_scratch']:.3f} | {row['gain']:+.3f} | {told} |"
+    )
+
+
 def rarer_than(known: NDArray[np.float32], value: float) -> float | None:
     """The conformal rank of a novelty among normal series; None under a hundred of them."""
     if len(known) < 100:
         return None
     return 1.0 - (1 + int(np.sum(known >= value))) / (len(known) + 1)
-
-
-def _linear_psnr(
-    images: NDArray[np.float32], masks: NDArray[np.bool_], canvas: tuple[int, int]
-) -> float | None:
-    if len(images) < 3:
-        return None
-    drawn = fit_components(list(images), canvas).drawn(images)
-    squared = [np.square(d - i)[m].mean() for d, i, m in zip(drawn, images, masks, strict=True)]
-    return round(float(-10 * np.log10(np.maximum(squared, 1e-9)).mean()), 2)
-
-
-def _small(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = (side // _PROBE_SIDE for side in images.shape[1:])
-    parts = images[:, : height * _PROBE_SIDE, : width * _PROBE_SIDE]
-    blocks = parts.reshape(len(images), _PROBE_SIDE, height, _PROBE_SIDE, width)
-    return np.asarray(blocks.mean((2, 4)).reshape(len(images), -1), np.float32)

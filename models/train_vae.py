@@ -1,4 +1,4 @@
-"""Teaching the variational autoencoder, and what its codes are worth: bytes, novelty, few labels."""
+"""Teaching the variational autoencoder."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize
 from torch import nn
 from torch.nn import functional
 
-from models.evaluate_images import auroc
 from models.losses import pixel_error
 from models.pca import fitted
 from models.preparation import Prepared
@@ -20,11 +18,8 @@ from models.train import Progress, TrainResult, TrainSettings, fit, started
 from models.train_anomaly import Pool, movement
 from models.vae import (
     BETA,
-    CODES,
     VAE,
-    decode_codes,
     divergence,
-    encode_slices,
     vae_loss,
     warm_up,
 )
@@ -122,98 +117,10 @@ def on_canvas(ready: Sequence[Prepared], canvas: tuple[int, int]) -> tuple[Image
     return np.stack(images), np.stack(masks)
 
 
-def compression(
-    network: VAE, images: Image, masks: Mask, bits: Sequence[int] = (2, 4, 8, 16)
-) -> list[Figures]:
-    """Bytes a slice against PSNR when codes are kept in so many bits, and of JPEG-like sizes to compare.
-
-    A code is quantised evenly over ± 4 SD around its mean; the PSNR is over the foreground, of a range of 1.
-    """
-    codes = encode_slices(network, images)
-    middle, spread = codes.mean(0), np.maximum(codes.std(0), 1e-6)
-    rows = []
-    for depth in bits:
-        levels = 2**depth - 1
-        whole = np.clip(np.rint(((codes - middle) / spread + 4) / 8 * levels), 0, levels)
-        back = (whole / levels * 8 - 4) * spread + middle
-        drawn = decode_codes(network, back.astype(np.float32))
-        squared = np.array([np.square(d - i)[m].mean() for d, i, m in zip(drawn, images, masks, strict=True)])
-        rows.append(
-            {
-                "bytes": codes.shape[1] * depth / 8,
-                "bits_a_code": depth,
-                "raw_bytes": int(np.prod(images.shape[1:])) * 2,
-                "psnr_db": round(float(-10 * np.log10(np.maximum(squared, 1e-9)).mean()), 2),
-            }
-        )
-    return rows
-
-
-def probe(
-    codes: NDArray[np.float32],
-    pixels: NDArray[np.float32],
-    abnormal: NDArray[np.bool_],
-    people: Sequence[str],
-    counts: Sequence[int] = (10, 20, 50, 100),
-    repeats: int = 5,
-    seed: int = 1,
-) -> list[Figures]:
-    """AUROC of a linear probe with few labels: on the codes, and on the pixels, trained from scratch.
-
-    Half of the people are labelled, the other half judged; each count is drawn `repeats` times. Counts
-    beyond the labelled half are left out.
-    """
-    rng = np.random.default_rng(seed)
-    names = np.array(sorted(set(people)))
-    rng.shuffle(names)
-    labelled = np.isin(people, names[: len(names) // 2])
-    rows = []
-    for count in counts:
-        if count > labelled.sum() or len(set(abnormal[labelled].tolist())) < 2:
-            continue
-        found: dict[str, list[float]] = {"codes": [], "pixels": []}
-        for _ in range(repeats):
-            chosen = _both_kinds(rng, np.flatnonzero(labelled), abnormal, count)
-            for name, features in (("codes", codes), ("pixels", pixels)):
-                scores = _logistic(features[chosen], abnormal[chosen], features[~labelled])
-                found[name].append(auroc(scores, abnormal[~labelled]))
-        rows.append(
-            {"labels": count}
-            | {f"auroc_{name}": round(float(np.mean(values)), 3) for name, values in found.items()}
-        )
-    return rows
-
-
-def _both_kinds(
-    rng: np.random.Generator, among: NDArray[np.intp], abnormal: NDArray[np.bool_], count: int
-) -> NDArray[np.intp]:
-    ill, well = among[abnormal[among]], among[~abnormal[among]]
-    half = min(len(ill), max(1, count // 2))
-    return np.concatenate((rng.permutation(ill)[:half], rng.permutation(well)[: count - half]))
-
-
-def _logistic(known: Image, labels: NDArray[np.bool_], asked: Image) -> NDArray[np.float64]:
-    """Scores of a ridge logistic regression on standardised features (N, D)."""
-    mean, sd = known.mean(0), known.std(0) + 1e-6
-    x = ((known - mean) / sd).astype(np.float64)
-    sign = np.where(labels, 1.0, -1.0)
-
-    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margin = sign * (x @ weights[:-1] + weights[-1])
-        pull = -sign * np.exp(-np.logaddexp(0, margin)) / len(x)
-        ridge = 1.0 / x.shape[1]
-        gradient = np.append(x.T @ pull + ridge * weights[:-1], pull.sum())
-        value = np.logaddexp(0, -margin).mean() + ridge / 2 * np.square(weights[:-1]).sum()
-        return float(value), gradient
-
-    found = optimize.minimize(cost, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B")
-    return np.asarray(((asked - mean) / sd) @ found.x[:-1] + found.x[-1], np.float64)
-
-
 def _costs(network: VAE, image: torch.Tensor, mask: torch.Tensor, loss: str) -> NDArray[np.float32]:
     """Error and divergence of each slice, without sampling."""
     device = next(network.parameters()).device
     middle, spread = network.encode(image.to(device))
     error = pixel_error(network.draw(middle).float().cpu(), image, loss) * mask
     per_image = error.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
-    return (per_image + BETA * divergence(middle, spread).cpu() / CODES).numpy()
+    return (per_image + BETA * divergence(middle, spread).cpu() / network.codes).numpy()

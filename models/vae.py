@@ -32,7 +32,7 @@ class VAE(nn.Module):
         step = 2 ** len(widths)
         if any(side % step for side in canvas):
             raise ValueError(f"a canvas of {canvas[0]} × {canvas[1]} is not divisible by {step}")
-        self.canvas = (int(canvas[0]), int(canvas[1]))
+        self.canvas, self.codes, self.widths = (int(canvas[0]), int(canvas[1])), codes, tuple(widths)
         self.low = (widths[-1], canvas[0] // step, canvas[1] // step)
         self.down = nn.ModuleList(
             nn.Sequential(
@@ -98,7 +98,7 @@ def vae_loss(network: VAE, clean: Tensor, mask: Tensor, weight: float, kind: str
     drawn = network.draw(codes)
     error = pixel_error(drawn.float(), clean, kind) * mask
     per_image = error.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
-    share = divergence(middle.float(), log_variance.float()) / CODES
+    share = divergence(middle.float(), log_variance.float()) / network.codes
     total: Tensor = (per_image + weight * share).mean()
     return total
 
@@ -133,7 +133,7 @@ def novelty(
             middle, log_variance = network.encode(one)
             wrong = (network.draw(middle) - one)[0, 0].float().cpu().numpy()
             error = float(np.square(wrong)[mask].mean()) if mask.any() else 0.0
-            found.append(error + BETA * float(divergence(middle, log_variance)) / CODES)
+            found.append(error + BETA * float(divergence(middle, log_variance)) / network.codes)
     return np.asarray(found, np.float32)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from models import evaluate_anomaly, pack_vae, weights
 from models.cases import Case
 from models.evaluate import Shown, evaluate_denoiser
+from models.evaluate_vae import CodeSpread, evaluate_vae
 from models.preparation import Contract
 from models.train import SETTINGS
 from models.vae import VAE
@@ -74,9 +75,8 @@ def evaluate(
         return evaluate_denoiser(model, data, tuning=people, seed=seed, progress=watch.measured, shown=shown)
     if model.kind == "vae":
         known = np.asarray(model.calibration[pack_vae.NOVELTY], np.float64)
-        return pack_vae.evaluate_vae(
-            cast(VAE, model.network), Contract.of(model.card), data, known, seed=seed
-        )
+        spread = CodeSpread.of_arrays(model.calibration)
+        return evaluate_vae(cast(VAE, model.network), Contract.of(model.card), data, known, spread, seed=seed)
     return evaluate_anomaly.evaluate(model, data, seed=seed, progress=watch.measured)
 
 

@@ -8,6 +8,9 @@ import torch
 from scipy import stats
 
 from models import train_vae, vae, weights
+from models.evaluate_images import auroc
+from models.evaluate_vae import CodeSpread, compression
+from models.few_labels import from_scratch, linear, probe
 from models.pack_anomaly import Lineage
 from models.pack_vae import NOVELTY, judge_and_save_vae, rarer_than
 from models.preparation import Contract
@@ -104,15 +107,23 @@ class _Blocks(vae.VAE):
         return torch.nn.functional.interpolate(codes.view(-1, 1, 8, 8), scale_factor=8)
 
 
-def test_more_bits_a_code_keep_more_of_the_image() -> None:
-    """Of images that the codes can hold, PSNR rises by about 6 dB a bit; bytes are those of the codes."""
-    blocks = np.random.default_rng(0).uniform(0, 1, (12, 8, 8)).astype(np.float32)
-    images = np.kron(blocks, np.ones((1, 8, 8), np.float32))
-    rows = train_vae.compression(_Blocks(**SMALL), images, np.ones(images.shape, bool), (4, 6, 8))
+def test_more_bits_and_more_codes_keep_more_of_the_image() -> None:
+    """Of images that the codes can hold, PSNR rises by about 6 dB a bit; what is left out is its mean."""
+    blocks = np.random.default_rng(0).uniform(0, 1, (24, 8, 8)).astype(np.float32)
+    blocks[:, :4] = 0.5 + 0.2 * (blocks[:, :4] - 0.5)  # the lower half of an image differs most
+    known, images = np.split(np.kron(blocks, np.ones((1, 8, 8), np.float32)), 2)
+    network, masks = _Blocks(**SMALL), np.ones(images.shape, bool)
+    spread = CodeSpread.of(vae.encode_slices(network, known))
+    rows = compression(network, images, masks, spread, (64,), (4, 6, 8))
     assert [row["bytes"] for row in rows] == [32, 48, 64]
-    levels = [row["psnr_db"] for row in rows]
-    assert np.diff(levels) == pytest.approx([12, 12], abs=1.5)
+    assert np.diff([row["psnr_db"] for row in rows]) == pytest.approx([12, 12], abs=1.5)
     assert rows[0]["raw_bytes"] == 64 * 64 * 2
+    few = compression(network, images, masks, spread, (16, 32, 64, 128), (8,))
+    assert [row["codes"] for row in few] == [16, 32, 64]
+    kept = np.concatenate((np.zeros(32), np.ones(32))).astype(bool)
+    upper = images[:, :32] - spread.mean[~kept].reshape(4, 8).repeat(8, 0).repeat(8, 1)
+    expected = -10 * np.log10(np.square(upper).mean((1, 2)) / 2).mean()
+    assert few[1]["psnr_db"] == pytest.approx(expected, abs=0.1)
 
 
 def test_the_probe_judges_people_it_was_not_shown() -> None:
@@ -121,11 +132,25 @@ def test_the_probe_judges_people_it_was_not_shown() -> None:
     abnormal = np.arange(160) % 2 == 0
     people = [f"p{n // 2}" for n in range(160)]
     codes = (rng.normal(size=(160, 6)) + 3 * abnormal[:, None]).astype(np.float32)
-    rows = train_vae.probe(
-        codes, rng.normal(size=(160, 20)).astype(np.float32), abnormal, people, (10, 40, 500)
-    )
+    learners = {"codes": linear(codes), "pixels": linear(rng.normal(size=(160, 20)).astype(np.float32))}
+    rows = probe(learners, abnormal, people, (10, 40, 500))
     assert [row["labels"] for row in rows] == [10, 40]
     assert rows[1]["auroc_codes"] > 0.98 and abs(rows[1]["auroc_pixels"] - 0.5) < 0.2
+    assert rows[1]["best_rival"] == "pixels" and rows[1]["gain_interval"][0] > 0.3
+    alike = probe({**learners, "pixels": learners["codes"]}, abnormal, people, (40,))[0]
+    assert alike["gain"] == 0 and alike["gain_interval"] == (0, 0)
+
+
+def test_an_encoder_from_scratch_learns_from_labels() -> None:
+    """It tells bright from dark middles on films it was not shown, and answers alike for the same seed."""
+    rng = np.random.default_rng(0)
+    abnormal = np.arange(48) % 2 == 0
+    films = rng.normal(0.5, 0.05, (48, 64, 64)).astype(np.float32)
+    films[abnormal, 20:44, 20:44] += 0.4
+    learned = from_scratch(films, vae.VAE(**SMALL), steps=30)
+    found = learned(np.arange(24), abnormal, 1)
+    assert auroc(found[24:], abnormal[24:]) > 0.95
+    assert np.array_equal(found, learned(np.arange(24), abnormal, 1))
 
 
 def test_interpolation_keeps_the_ends_and_the_length() -> None:
@@ -158,6 +183,7 @@ def test_a_packed_model_carries_its_normal_novelty(trained: vae.VAE, tmp_path: P
     assert loaded.kind == "vae" and len(loaded.calibration[NOVELTY]) == 6
     assert figures["novelty"]["median_of_these"] > 0
     text = (tmp_path / "model" / "CARD.md").read_text()
-    assert "| 8 | 16 |" in text and "no" in text.split("\n")[0]
+    assert CodeSpread.of_arrays(loaded.calibration) is not None
+    assert "| 16 | 8 | 16 |" in text and "no" in text.split("\n")[0]
     assert rarer_than(loaded.calibration[NOVELTY], 1.0) is None
     assert rarer_than(np.linspace(0, 1, 199).astype(np.float32), 2.0) == pytest.approx(0.995)
