@@ -104,12 +104,14 @@ def score(
     prepared = prepare(volume, padding, spacing, contract)
     signed, level = errors(model.network, prepared, contract, model.device, slice_mm, progress)
     judged = prepared.depth > contract.erode
+    if not judged.any():
+        raise OutsideDomain(f"what it shows of the {contract.foreground} is too small to be judged")
     scores = np.where(judged, calibration.to_sd(signed, level, prepared.depth), 0).astype(np.float32)
     per_slice = np.array(
         [slice_score(s[j], contract.quantile) for s, j in zip(scores, judged, strict=True)], np.float32
     )
     evaluated = (restore(judged.astype(np.float32), prepared, nearest=True) > 0.5) & ~padding
-    series_score = float(per_slice.max())
+    series_score = float(per_slice[judged.any((1, 2))].max())
     return AnomalyScores(
         score=np.where(evaluated, restore(scores, prepared), 0).astype(np.float32),
         evaluated=evaluated,

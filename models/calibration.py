@@ -105,9 +105,10 @@ def fit(normals: Sequence[NormalErrors], false_positive_rate: float, quantile: f
         max(
             slice_score(draft.to_sd(e, v, d), quantile)
             for e, v, d in zip(n.error, n.level, n.depth, strict=True)
+            if e.size
         )
         for n in normals
-        if n.error
+        if any(e.size for e in n.error)
     ]
     return Calibration(mean, sd, threshold, false_positive_rate, np.sort(np.asarray(scores, np.float32)))
 

@@ -149,6 +149,23 @@ def test_slices_without_a_body_get_no_score(untaught: LoadedModel) -> None:
     assert found.per_slice[1] == 0
 
 
+def test_a_slice_without_a_body_is_not_the_most_unusual_one(untaught: LoadedModel) -> None:
+    """Where all scores are below 0, the series is as unusual as its body, and not as the air."""
+    high = Calibration.of(untaught.calibration)
+    known = replace(high, mean=high.mean + 99).to_arrays()
+    volume = thorax(3)
+    volume[1] = -1000
+    assert scored(replace(untaught, calibration=known), volume).series_score < -50
+
+
+def test_what_is_all_rim_is_outside_the_domain(untaught: LoadedModel) -> None:
+    """A finger has a foreground and not one pixel that is deep enough to be judged."""
+    volume = np.full((1, 64, 64), -1000, np.float32)
+    volume[0, 20:44, 30:34] = 50
+    with pytest.raises(OutsideDomain, match="too small to be judged"):
+        scored(untaught, volume)
+
+
 @pytest.mark.parametrize("fill", [-1000.0, np.nan, np.inf])
 def test_a_series_that_shows_no_body_is_outside_the_domain(untaught: LoadedModel, fill: float) -> None:
     """Air alone, and values that are not finite, give a sentence and no score."""
