@@ -87,17 +87,17 @@ def _measured_lines(card: Mapping[str, Any]) -> list[str]:
 
 def _verdict(figures: Figures) -> str:
     """The first line: for what the model is surely worth more than what costs nothing to compute."""
-    rows = figures["lesions"]
-    compared = [(_compared(row), row["against"]["ap_gain_interval"]) for row in rows]
-    if "images" in figures:
-        compared.insert(0, (_compared_images(figures["images"]), figures["images"]["auroc_gain_interval"]))
-    if not compared:
+    rows, images = figures["lesions"], figures.get("images")
+    if not rows and images is None:
         return (
             "**Not measured against its baselines: no lesion of known place was in the test data. "
             "Do not rely on it; it is off by default.**"
         )
-    beaten = [text for text, interval in compared if surely_above(interval)]
-    others = [text for text, interval in compared if not surely_above(interval)]
+    compared = [(_compared(row), _beats(row)) for row in rows if _finds(row) or not _beats(row)]
+    if images is not None:
+        compared.insert(0, (_compared_images(images), surely_above(images["auroc_gain_interval"])))
+    beaten = [text for text, beats in compared if beats]
+    others = [text for text, beats in compared if not beats]
     said = []
     if others:
         said.append(
@@ -106,12 +106,29 @@ def _verdict(figures: Figures) -> str:
         )
     if beaten:
         said.append(f"Beats its best baseline for {'; and for '.join(beaten)}.")
-    said += [f"It does not find {_named(row)}." for row in rows if row["found"] < _HARDLY * row["lesions"]]
+    said += [_missed(row) for row in rows if not _finds(row)]
     said += [_ranked_worse(row) for row in rows if row["model"]["auroc"] < _best_auroc(row)[1]]
     said.append(
         "The test is small and clinical use was not tested: what it does not mark is not normal for that."
     )
     return f"**{' '.join(said)}**"
+
+
+def _beats(row: Figures) -> bool:
+    return surely_above(row["against"]["ap_gain_interval"])
+
+
+def _finds(row: Figures) -> bool:
+    return bool(row["found"] >= _HARDLY * row["lesions"])
+
+
+def _missed(row: Figures) -> str:
+    if not _beats(row):
+        return f"It does not find {_named(row)}."
+    return (
+        f"It does not find {_named(row)}: {row['found']} of {row['lesions']} marked, though by average "
+        f"precision it beats its best baseline (AP {_gain(row)})."
+    )
 
 
 def _named(row: Figures) -> str:
