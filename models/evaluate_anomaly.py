@@ -31,7 +31,7 @@ _COARSE_MM = 4.0
 METHODS = ("model", "intensity", "local contrast", "PCA")
 _RATES = (0.02, 0.01, 0.005, 0.002, 0.001)  # of normal pixels above a threshold, for lesions against regions
 EXPERT, INSERTION = "expert mask", "inserted: "  # begin the kind of a row of figures
-NORMAL, ABNORMAL = "normal people", "abnormal, place unknown"  # kinds of pictures
+NORMAL, ABNORMAL = "taken as normal", "abnormal, place unknown"  # kinds of pictures
 FOUND = 0.2  # share of an inserted lesion's pixels above the threshold that counts as found
 
 

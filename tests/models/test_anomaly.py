@@ -375,7 +375,7 @@ def test_every_case_is_shown_with_what_it_is_worth(untaught: LoadedModel) -> Non
     """The untouched case, and one with each kind of lesion: image, score and truth of one slice."""
     shown: list[ShownCase] = []
     figures = evaluate(untaught, [case(thorax(2, seed=5))], shown=shown.append)
-    assert [one.kind for one in shown] == ["normal people", *(row["kind"] for row in figures["lesions"])]
+    assert [one.kind for one in shown] == ["taken as normal", *(row["kind"] for row in figures["lesions"])]
     assert shown[0].truth is None
     assert shown[0].worth == pytest.approx(-figures["normals"]["false_positive_rate"])
     for one, row in zip(shown[1:], figures["lesions"], strict=True):
