@@ -1,15 +1,17 @@
 """CARD.md of an anomaly model: what it is, what it is not, and its figures beside its baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.evaluate_anomaly import FOUND, METHODS, Figures
+from models.evaluate_anomaly import FOUND, INSERTION, METHODS, Figures
+from models.intervals import FEWEST_PEOPLE, surely_above
 
 _BASELINES = {
     "intensity": "plain intensity",
     "local contrast": "intensity less its local median",
     "PCA": "principal components",
 }
+_HARDLY = 0.1  # share of lesions marked under which a model is said not to find them
 
 
 def card_text(card: Mapping[str, Any], figures: Figures) -> str:
@@ -60,63 +62,115 @@ def card_text(card: Mapping[str, Any], figures: Figures) -> str:
         "which nobody can at work. Baselines: intensity after histogram equalisation, intensity less its "
         "30 mm median, and principal components (PCA). `Found` counts lesions, slice by slice where "
         "inserted and in 3-D where drawn by "
-        f"an expert, of which the model marks at least {100 * FOUND:.0f} %. Intervals "
-        "are those of a bootstrap over people, from three people on.",
+        f"an expert, of which the model marks at least {100 * FOUND:.0f} %. `Gain` is the AP less that of "
+        "the best baseline, each the mean over people, whereas the AP beside it is of all pixels together; "
+        f"its 95 % interval is that of a bootstrap over people, from {FEWEST_PEOPLE} people on.",
         "",
         "## Made by",
         "",
         f"    {lineage['command']}",
         "",
+        *_measured_lines(card),
         f"{lineage['steps']} steps, source {lineage['git'][:12]}. Licence of the weights: {card['licence']}.",
         "",
     ]
     return "\n".join(lines)
 
 
+def _measured_lines(card: Mapping[str, Any]) -> list[str]:
+    """How a model that was packed anew came to its figures."""
+    lines = [card["lineage"]["repacked"], ""] if "repacked" in card["lineage"] else []
+    if "measured_by" in card:
+        lines += ["Measured by", "", f"    {card['measured_by']}", ""]
+    return lines
+
+
 def _verdict(figures: Figures) -> str:
-    """The first line: whether the model is worth more than what it costs nothing to compute."""
-    if "images" in figures:
-        return _image_verdict(figures["images"])
-    rows = figures["lesions"]
-    if not rows:
-        return "**Not measured against its baseline: no lesion of known place was in the test data.**"
-    loses = [
-        f"{name} ({row['kind']}: AP {row['model']['ap']:.3f} against {row[key]['ap']:.3f})"
-        for key, name in _BASELINES.items()
-        for row in rows
-        if key in row and row["model"]["ap"] <= row[key]["ap"]
-    ]
-    found, lesions = sum(row["found"] for row in rows), sum(row["lesions"] for row in rows)
-    marked = f"at its threshold it marks {found} of {lesions} lesions of the test below"
-    if loses:
+    """The first line: for what the model is surely worth more than what costs nothing to compute."""
+    rows, images = figures["lesions"], figures.get("images")
+    if not rows and images is None:
         return (
-            f"**By average precision this model does not beat {'; nor '.join(loses)}; {marked}. "
-            "Do not rely on it.**"
+            "**Not measured against its baselines: no lesion of known place was in the test data. "
+            "Do not rely on it; it is off by default.**"
         )
+    compared = [(_compared(row), _beats(row)) for row in rows if _finds(row) or not _beats(row)]
+    if images is not None:
+        compared.insert(0, (_compared_images(images), surely_above(images["auroc_gain_interval"])))
+    beaten = [text for text, beats in compared if beats]
+    others = [text for text, beats in compared if not beats]
+    said = []
+    if others:
+        said.append(
+            f"Not shown to beat its best baseline for {'; nor for '.join(others)}. "
+            f"Do not rely on it{' for that' if beaten else ''}; it is off by default."
+        )
+    if beaten:
+        said.append(f"Beats its best baseline for {'; and for '.join(beaten)}.")
+    said += [_missed(row) for row in rows if not _finds(row)]
+    said += [_ranked_worse(row) for row in rows if row["model"]["auroc"] < _best_auroc(row)[1]]
+    said.append(
+        "The test is small and clinical use was not tested: what it does not mark is not normal for that."
+    )
+    return f"**{' '.join(said)}**"
+
+
+def _beats(row: Figures) -> bool:
+    return surely_above(row["against"]["ap_gain_interval"])
+
+
+def _finds(row: Figures) -> bool:
+    return bool(row["found"] >= _HARDLY * row["lesions"])
+
+
+def _missed(row: Figures) -> str:
+    if not _beats(row):
+        return f"It does not find {_named(row)}."
     return (
-        f"**By average precision this model beats its baselines; {marked}. The test is small and "
-        "clinical use was not tested: what it does not mark is not normal for that.**"
+        f"It does not find {_named(row)}: {row['found']} of {row['lesions']} marked, though by average "
+        f"precision it beats its best baseline (AP {_gain(row)})."
     )
 
 
-def _image_verdict(images: Figures) -> str:
-    rows = {row["method"]: row for row in images["rows"]}
-    best, interval = images["best_baseline"], images["auroc_gain_interval"]
-    told = (
-        "too few people for an interval"
-        if interval is None
-        else f"95 % interval of the difference {interval[0]:+.3f} to {interval[1]:+.3f}"
-    )
-    ours, theirs = rows["model"]["auroc"], rows[best]["auroc"]
-    compared = f"(AUROC over images {ours:.3f} against {theirs:.3f} of {best}; {told})"
-    if images["beats_baseline"]:
-        return (
-            f"**This model tells abnormal films from normal ones better than its baselines {compared}. "
-            "Clinical use was not tested: what it does not mark is not normal for that.**"
-        )
+def _named(row: Figures) -> str:
+    return f'"{row["kind"].removeprefix(INSERTION)}"'
+
+
+def _compared(row: Figures) -> str:
+    return f"{_named(row)} (AP {_gain(row)}; {row['found']} of {row['lesions']} marked)"
+
+
+def _gain(row: Figures) -> str:
+    against = row["against"]
+    over = f"{against['ap_gain']:+.3f} over {_BASELINES[against['best_baseline']]}"
+    return f"{over}, {_interval(against['ap_gain_interval'], against['people'])}"
+
+
+def _compared_images(images: Figures) -> str:
+    return f"telling abnormal images from normal ones (AUROC {_image_gain(images)})"
+
+
+def _image_gain(images: Figures) -> str:
+    over = f"{images['auroc_gain']:+.3f} over {_BASELINES[images['best_baseline']]}"
+    return f"{over}, {_interval(images['auroc_gain_interval'], images['people'])}"
+
+
+def _interval(interval: Sequence[float] | None, people: int) -> str:
+    if interval is not None:
+        return f"95 % {interval[0]:+.3f} to {interval[1]:+.3f}"
+    return f"{people} {'person' if people == 1 else 'people'}, an interval needs {FEWEST_PEOPLE}"
+
+
+def _best_auroc(row: Figures) -> tuple[str, float]:
+    areas = {name: float(row[name]["auroc"]) for name in METHODS[1:] if name in row}
+    best = max(areas, key=lambda name: areas[name])
+    return best, areas[best]
+
+
+def _ranked_worse(row: Figures) -> str:
+    best, area = _best_auroc(row)
     return (
-        f"**This model does not surely beat its baselines {compared}. Do not rely on it; "
-        "it is off by default.**"
+        f"By AUROC it is below {_BASELINES[best]} for {_named(row)} "
+        f"({row['model']['auroc']:.3f} against {area:.3f})."
     )
 
 
@@ -135,7 +189,7 @@ def _image_table(figures: Figures) -> list[str]:
         interval = row["auroc_interval"]
         shown = "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
         lines.append(f"| {row['method']} | {row['auroc']:.3f} | {shown} | {row['ap']:.3f} |")
-    return [*lines, ""]
+    return [*lines, "", f"Gain in AUROC: {_image_gain(images)}.", ""]
 
 
 def _recall_lines(figures: Figures) -> list[str]:
@@ -167,8 +221,9 @@ def _table(figures: Figures) -> list[str]:
     if not figures["lesions"]:
         return []
     lines = [
-        "| lesions | people, slices | prevalence | method | AP | AUROC | Dice, fixed | Dice, best | found |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| lesions | people, slices | prevalence | method | AP | AUROC | Dice, fixed | Dice, best | found "
+        "| gain (95 %) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in figures["lesions"]:
         for method in (name for name in METHODS if name in row):
@@ -180,6 +235,7 @@ def _table(figures: Figures) -> list[str]:
                 f"| {str(row['people']) + ', ' + str(row['slices']) if first else ''} "
                 f"| {format(row['prevalence'], '.4f') if first else ''} | {method} | {one['ap']:.3f} "
                 f"| {one['auroc']:.3f} | {fixed} | {one['dice_oracle']:.3f} "
-                f"| {str(row['found']) + '/' + str(row['lesions']) if first else ''} |"
+                f"| {str(row['found']) + '/' + str(row['lesions']) if first else ''} "
+                f"| {_gain(row) if first else ''} |"
             )
     return lines

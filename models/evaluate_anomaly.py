@@ -8,7 +8,7 @@ Films that are known to be normal or not are judged as wholes, too. Nothing here
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from scipy import ndimage
 from models.anomaly import OutsideDomain, score
 from models.cases import Case
 from models.evaluate_images import evaluate_images
-from models.intervals import bootstrap
+from models.inserted_lesions import INSERTED, insert
+from models.intervals import FEWEST_PEOPLE, bootstrap, surely_above
 from models.pca import PrincipalComponents
 from models.preparation import Contract, prepare, restore
 from models.weights import LoadedModel
@@ -27,10 +28,10 @@ Figures = dict[str, Any]
 
 _MEDIAN_MM = 30.0
 _COARSE_MM = 4.0
-_DIAMETERS_MM = (8.0, 12.0, 16.0, 20.0)
-_PER_SLICE = 3  # inserted lesions
 METHODS = ("model", "intensity", "local contrast", "PCA")
 _RATES = (0.02, 0.01, 0.005, 0.002, 0.001)  # of normal pixels above a threshold, for lesions against regions
+EXPERT, INSERTION = "expert mask", "inserted: "  # begin the kind of a row of figures
+NORMAL, ABNORMAL = "taken as normal", "abnormal, place unknown"  # kinds of pictures
 FOUND = 0.2  # share of an inserted lesion's pixels above the threshold that counts as found
 
 
@@ -43,23 +44,44 @@ class _Judged:
     scores: dict[str, NDArray[np.float32]]  # by method, each (Z, Y, X)
 
 
+@dataclass(frozen=True)
+class ShownCase:
+    """One slice of a judged case, for pictures: the image, its score, and the truth where it is known."""
+
+    kind: str  # of lesion, or NORMAL or ABNORMAL
+    worth: float  # larger is better: average precision; on normal people minus the share above the threshold
+    told: str  # the same in words
+    image: NDArray[np.float32]  # (Y, X), modality units
+    score: NDArray[np.float32]  # (Y, X), SD of normal people
+    threshold: float
+    truth: NDArray[np.bool_] | None  # (Y, X)
+    window: tuple[float, float]
+
+
 def evaluate(
     model: LoadedModel,
     cases: Sequence[Case],
     *,
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    shown: Callable[[ShownCase], None] | None = None,
 ) -> Figures:
     """Figures of `model` on `cases`, as JSON: "normals", "lesions" (a row each), "beats_baseline".
 
-    "images" has the figures of whole films where both kinds are known. Raises ValueError where no case
-    could be judged.
+    "images" has the figures of whole films where both kinds are known. `shown` gets a slice of every case,
+    as it is and with each kind of inserted lesion. Raises ValueError where no case could be judged.
     """
     contract = Contract.of(model.card)
+    threshold = float(model.calibration["threshold"][0])
     images = evaluate_images(model, cases, seed=seed)
     normals: list[_Judged] = []
     truths: list[tuple[str, _Judged]] = []
     notes: list[str] = []
+
+    def show(kind: str, judged: _Judged) -> None:
+        if shown is not None and (picture := _shown(kind, judged, threshold)) is not None:
+            shown(picture)
+
     for number, case in enumerate(cases):
         try:
             judged = _judge(model, contract, case)
@@ -67,29 +89,29 @@ def evaluate(
             notes.append(f"a case of {len(case.volume)} slices is left out: {error}")
             continue
         if case.abnormal:
-            pass  # known as a whole only: see evaluate_images
+            show(ABNORMAL, judged)  # its figures are those of whole images
         elif case.lesion is None:
             normals.append(judged)
+            show(NORMAL, judged)
             for kind in INSERTED[contract.modality]:
                 changed = insert(case, judged.evaluated, kind, np.random.default_rng([seed, number]))
                 if changed.lesion is not None and changed.lesion.any():
-                    truths.append((f"inserted: {kind}", _judge(model, contract, changed)))
+                    truths.append((INSERTION + kind, _judge(model, contract, changed)))
+                    show(*truths[-1])
         else:
-            truths.append(("expert mask", judged))
+            truths.append((EXPERT, judged))
+            show(*truths[-1])
         if progress is not None:
             progress(number + 1, len(cases))
     if not normals and not truths:
         raise ValueError("no case could be judged: " + "; ".join(notes))
-    threshold = float(model.calibration["threshold"][0])
     thresholds = {"model": threshold} | _thresholds(normals, model)
     rows = _rows(truths, thresholds)
     return {
         "normals": _false_positives(normals, threshold),
         "lesions": rows,
         **({} if images is None else {"images": images}),
-        "beats_baseline": _beats(rows, "intensity") and (images is None or images["beats_baseline"]),
-        "beats_local_contrast": _beats(rows, "local contrast"),
-        "beats_pca": _beats(rows, "PCA"),
+        "beats_baseline": beats_baseline(rows, images),
         "recall": _recall_by_regions(normals, [judged for _, judged in truths]),
         "threshold": threshold,
         "seed": seed,
@@ -97,9 +119,13 @@ def evaluate(
     }
 
 
-def _beats(rows: Sequence[Figures], method: str) -> bool:
-    known = [row for row in rows if method in row]
-    return bool(known) and all(row["model"]["ap"] > row[method]["ap"] for row in known)
+def beats_baseline(rows: Sequence[Figures], images: Figures | None) -> bool:
+    """Whether the gain over the best baseline is surely above zero: for every kind, and on whole images."""
+    return (
+        bool(rows)
+        and all(surely_above(row["against"]["ap_gain_interval"]) for row in rows)
+        and (images is None or surely_above(images["auroc_gain_interval"]))
+    )
 
 
 def figures_of(scores: NDArray[np.float32], truth: NDArray[np.bool_], threshold: float | None) -> Figures:
@@ -124,71 +150,6 @@ def figures_of(scores: NDArray[np.float32], truth: NDArray[np.bool_], threshold:
         "dice_fixed": fixed,
         "dice_oracle": best,
     }
-
-
-def insert(case: Case, allowed: NDArray[np.bool_], kind: str, rng: np.random.Generator) -> Case:
-    """A copy of `case` with up to three soft-edged discs a slice of a known place and kind."""
-    volume = case.volume.copy()
-    lesion = np.zeros(volume.shape, np.bool_)
-    fits, change = INSERTED[case.modality][kind]
-    mm = np.array(case.spacing)
-    for k, plane in enumerate(case.volume):
-        for _ in range(_PER_SLICE):
-            diameter = float(rng.choice(_DIAMETERS_MM))
-            tissue = (fits(plane, plane[allowed[k]]) & allowed[k]).astype(np.float32)
-            size = np.maximum(1, np.round(diameter / mm)).astype(int)
-            room = ndimage.uniform_filter(tissue, size=tuple(size), mode="constant") > 0.9
-            places = np.argwhere(room & ~lesion[k])
-            if not len(places):
-                continue
-            centre = places[rng.integers(len(places))]
-            y, x = np.ogrid[: plane.shape[0], : plane.shape[1]]
-            distance = np.hypot((y - centre[0]) * mm[0], (x - centre[1]) * mm[1])
-            weight = np.clip((diameter / 2 - distance) / 1.5 + 0.5, 0, 1).astype(np.float32)
-            volume[k] = change(volume[k], weight)
-            lesion[k] |= weight > 0.5
-    return replace(case, volume=volume, lesion=lesion & allowed)
-
-
-def _plausible(plane: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.bool_]:
-    if not inside.size:
-        return np.zeros(plane.shape, np.bool_)
-    low, high = np.percentile(inside, [60, 99])
-    return np.asarray((plane > low) & (plane < high), np.bool_)
-
-
-def _darker(plane: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(plane < (np.median(inside) if inside.size else -np.inf), np.bool_)
-
-
-Fits = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.bool_]]
-Change = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
-
-# Where an inserted lesion may lie, and what it does to the pixels (weight 0…1).
-INSERTED: Mapping[str, Mapping[str, tuple[Fits, Change]]] = {
-    "CT": {
-        "solid nodule in lung, 30 HU": (
-            lambda plane, _: np.asarray((plane > -980) & (plane < -700), np.bool_),
-            lambda plane, weight: plane + weight * (30 - plane),
-        ),
-        "dense spot in soft tissue, +80 HU": (
-            lambda plane, _: np.asarray((plane > -20) & (plane < 120), np.bool_),
-            lambda plane, weight: plane + 80 * weight,
-        ),
-    },
-    "MR": {
-        "dark spot in white matter, -35 %": (
-            _plausible,
-            lambda plane, weight: plane * (1 - np.float32(0.35) * weight),
-        ),
-    },
-    "DX": {
-        "opacity in a lung, +40 of 255": (
-            _darker,
-            lambda plane, weight: plane + 40 * weight,
-        ),
-    },
-}
 
 
 def _judge(model: LoadedModel, contract: Contract, case: Case) -> _Judged:
@@ -228,11 +189,13 @@ def _thresholds(normals: Sequence[_Judged], model: LoadedModel) -> dict[str, flo
 
 
 def _rows(truths: Sequence[tuple[str, _Judged]], thresholds: Mapping[str, float]) -> list[Figures]:
-    """A row a kind of inserted lesion over all people, and a row a person with an expert's mask."""
+    """A row a kind of lesion over all people; experts' masks of too few for an interval, person by person."""
     groups: dict[str, list[_Judged]] = {}
+    experts = list(dict.fromkeys(judged.case.person for kind, judged in truths if kind == EXPERT))
     for kind, judged in truths:
-        person = sum(name.startswith("expert mask") for name in groups) + 1
-        groups.setdefault(f"{kind}, person {person}" if kind == "expert mask" else kind, []).append(judged)
+        alone = kind == EXPERT and len(experts) < FEWEST_PEOPLE
+        name = f"{kind}, person {experts.index(judged.case.person) + 1}" if alone else kind
+        groups.setdefault(name, []).append(judged)
     rows = []
     for kind, members in groups.items():
         truth = np.concatenate([_lesion(m)[m.evaluated] for m in members])
@@ -248,29 +211,62 @@ def _rows(truths: Sequence[tuple[str, _Judged]], thresholds: Mapping[str, float]
         for method in (name for name in METHODS if name in members[0].scores):
             scores = np.concatenate([m.scores[method][m.evaluated] for m in members])
             row[method] = figures_of(scores, truth, thresholds.get(method))
-        row["against"] = _against(row, members)
-        row["found"], row["lesions"] = _recall(members, thresholds["model"], flat=kind.startswith("inserted"))
+        row["against"] = _against(members)
+        row["found"], row["lesions"] = _recall(members, thresholds["model"], flat=kind.startswith(INSERTION))
         rows.append(row)
     return rows
 
 
-def _against(row: Figures, members: Sequence[_Judged]) -> Figures:
-    """The model's average precision less that of the best baseline, person by person."""
-    best = max((name for name in METHODS[1:] if name in row), key=lambda name: float(row[name]["ap"]))
-    gains: dict[str, list[float]] = {}
+def _against(members: Sequence[_Judged]) -> Figures:
+    """The model's average precision less that of the best baseline, both the mean over people."""
+    methods = [name for name in METHODS if name in members[0].scores]
+    found: dict[str, list[dict[str, float]]] = {}  # by person
     for judged in members:
         truth = _lesion(judged)[judged.evaluated]
         if truth.any():
-            ours, theirs = (
-                float(figures_of(judged.scores[name][judged.evaluated], truth, None)["ap"])
-                for name in ("model", best)
-            )
-            gains.setdefault(judged.case.person, []).append(ours - theirs)
+            scores = {name: judged.scores[name][judged.evaluated] for name in methods}
+            precise = {name: float(figures_of(scores[name], truth, None)["ap"]) for name in methods}
+            found.setdefault(judged.case.person, []).append(precise)
+    gains = {
+        name: {person: [one["model"] - one[name] for one in ones] for person, ones in found.items()}
+        for name in methods[1:]
+    }
+    means = {name: float(np.mean([np.mean(ones) for ones in of.values()])) for name, of in gains.items()}
+    best = min(means, key=lambda name: means[name])
+    interval = bootstrap(gains[best])
     return {
         "best_baseline": best,
-        "ap_gain": float(np.mean([np.mean(values) for values in gains.values()])),
-        "ap_gain_interval": bootstrap(gains),
+        "people": len(found),
+        "ap_gain": means[best],
+        "ap_gain_interval": interval,
+        "beats_baseline": surely_above(interval),
     }
+
+
+def _shown(kind: str, judged: _Judged, threshold: float) -> ShownCase | None:
+    """The slice with most of the lesion, or else with most above the threshold; None where nothing counts."""
+    ours, evaluated, lesion = judged.scores["model"], judged.evaluated, judged.case.lesion
+    if not evaluated.any() or (lesion is not None and not (lesion & evaluated).any()):
+        return None
+    above = evaluated & (ours > threshold)
+    if lesion is not None:
+        worth = float(figures_of(ours[evaluated], lesion[evaluated], None)["ap"])
+        told = f"AP {worth:.3f}"
+    else:
+        share = float(above.sum() / evaluated.sum())
+        worth, told = share if kind == ABNORMAL else -share, f"{100 * share:.2f} % above the threshold"
+    k = int((above if lesion is None else lesion & evaluated).sum((1, 2)).argmax())
+    low, high = np.percentile(judged.case.volume[k][evaluated[k] if evaluated[k].any() else ...], [1, 99.5])
+    return ShownCase(
+        kind=kind,
+        worth=worth,
+        told=told,
+        image=judged.case.volume[k].copy(),
+        score=ours[k].copy(),
+        threshold=threshold,
+        truth=None if lesion is None else lesion[k].copy(),
+        window=(float(low), float(high)),
+    )
 
 
 def _recall_by_regions(normals: Sequence[_Judged], truths: Sequence[_Judged]) -> list[Figures]:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from models.anomaly import OutsideDomain, score
 from models.calibration import slice_score
 from models.cases import Case
-from models.intervals import bootstrap_of
+from models.intervals import bootstrap_of, surely_above
 from models.pca import PrincipalComponents
 from models.preparation import Contract, prepare
 from models.weights import LoadedModel
@@ -130,5 +130,5 @@ def _figures(
         "best_baseline": best,
         "auroc_gain": round(areas["model"] - areas[best], 4),
         "auroc_gain_interval": against,
-        "beats_baseline": against is not None and against[0] > 0,
+        "beats_baseline": surely_above(against),
     }

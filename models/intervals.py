@@ -38,3 +38,8 @@ def bootstrap_of(
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return round(float(low), 4), round(float(high), 4)
+
+
+def surely_above(interval: Sequence[float] | None) -> bool:
+    """Whether an interval lies above zero; too few people for an interval show nothing."""
+    return interval is not None and interval[0] > 0

@@ -14,7 +14,7 @@ from models import weights
 from models.card_anomaly import card_text
 from models.cases import Case
 from models.domain_of import anomaly_domain, domain_arrays
-from models.evaluate_anomaly import Figures, evaluate
+from models.evaluate_anomaly import Figures, ShownCase, evaluate
 from models.pca import fit_components
 from models.preparation import Contract, Prepared
 from models.train_anomaly import ARCHITECTURE, FALSE_POSITIVE_RATE, calibrate, prepare_cases
@@ -83,13 +83,14 @@ def make_model(
         device="cpu",
         calibration={
             **calibration.to_arrays(),
-            **_components(trained_on, contract),
+            **component_arrays(trained_on, contract),
             **domain_arrays(anomaly_domain(network.eval(), trained_cases, contract)),
         },
     )
 
 
-def _components(ready: Sequence[Prepared], contract: Contract) -> dict[str, NDArray[Any]]:
+def component_arrays(ready: Sequence[Prepared], contract: Contract) -> dict[str, NDArray[Any]]:
+    """What calibration.npz holds of the baseline's principal components; nothing of under three slices."""
     images = [
         plane
         for case in ready
@@ -106,9 +107,13 @@ def judge_and_save(
     *,
     seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    shown: Callable[[ShownCase], None] | None = None,
 ) -> Figures:
-    """Measure the model on `test_cases`, write its folder, and return the figures."""
-    figures = evaluate(model, test_cases, seed=seed, progress=progress)
+    """Measure the model on `test_cases`, write its folder, and return the figures.
+
+    `shown` gets a slice of each case, for pictures.
+    """
+    figures = evaluate(model, test_cases, seed=seed, progress=progress, shown=shown)
     card = {**model.card, "metrics": figures}
     weights.save(
         folder, model.network, card, _golden(), card_text(card, figures), calibration=model.calibration

@@ -66,7 +66,9 @@ def fit_components(
     torch.manual_seed(seed)
     rank = min(codes, len(flat) - 1)
     _, _, basis = torch.svd_lowrank(torch.from_numpy(flat - mean), q=min(rank + 8, len(flat)), niter=3)
-    return PrincipalComponents(mean.reshape(shape), basis[:, :rank].T.reshape(rank, *shape).numpy())
+    # In the order that a file keeps, so that a model read again draws the same to the last bit.
+    components = basis[:, :rank].T.contiguous().reshape(rank, *shape).numpy()
+    return PrincipalComponents(mean.reshape(shape), components)
 
 
 def fitted(plane: NDArray[np.float32], canvas: tuple[int, ...]) -> NDArray[np.float32]:

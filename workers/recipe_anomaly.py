@@ -9,6 +9,7 @@ from models import pack_anomaly, train_anomaly, weights
 from models.cases import split
 from models.preparation import Contract, Prepared
 from models.train import SETTINGS, TrainSettings
+from workers.album import PICTURES, Album
 from workers.request import (
     MODEL_FOLDER,
     Request,
@@ -72,9 +73,16 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         trained_cases=fitted,
         lineage=lineage(request, settings, time.monotonic() - began),
     )
+    album = Album()
     pack_anomaly.judge_and_save(
-        model, test, request.out / MODEL_FOLDER, seed=request.seed, progress=watch.measured
+        model,
+        test,
+        request.out / MODEL_FOLDER,
+        seed=request.seed,
+        progress=watch.measured,
+        shown=album.add,
     )
+    album.write(request.out / PICTURES)
     return weights.read_card(request.out / MODEL_FOLDER)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from models import evaluate_anomaly, pack_vae, weights
 from models.cases import Case
 from models.evaluate import Shown, evaluate_denoiser
+from models.evaluate_anomaly import ShownCase
 from models.evaluate_vae import CodeSpread, evaluate_vae
 from models.preparation import Contract
 from models.train import SETTINGS
@@ -63,11 +64,12 @@ def evaluate(
     watch: Watch,
     *,
     tuning: Sequence[Case] = (),
-    shown: Callable[[Shown], None] | None = None,
+    shown: Callable[[Shown | ShownCase], None] | None = None,
 ) -> dict[str, Any]:
     """The figures of the card, on these cases. Raises ValueError where none can be judged.
 
-    Classical filters are tuned on a few of the people of `tuning`; `shown` gets each denoised slice.
+    Classical filters are tuned on a few of the people of `tuning`; `shown` gets the slices
+    that pictures show.
     """
     if model.kind == "denoiser":
         require_yardsticks()
@@ -77,7 +79,7 @@ def evaluate(
         known = np.asarray(model.calibration[pack_vae.NOVELTY], np.float64)
         spread = CodeSpread.of_arrays(model.calibration)
         return evaluate_vae(cast(VAE, model.network), Contract.of(model.card), data, known, spread, seed=seed)
-    return evaluate_anomaly.evaluate(model, data, seed=seed, progress=watch.measured)
+    return evaluate_anomaly.evaluate(model, data, seed=seed, progress=watch.measured, shown=shown)
 
 
 def recipe_of(model: weights.LoadedModel) -> str:

@@ -12,7 +12,8 @@ from models import calibration, pack_anomaly, train_anomaly, weights
 from models.anomaly import AnomalyScores, CoarseDAE, OutsideDomain, score
 from models.calibration import Calibration, NormalErrors
 from models.cases import Case, split
-from models.evaluate_anomaly import evaluate, figures_of, insert
+from models.evaluate_anomaly import ShownCase, evaluate, figures_of
+from models.inserted_lesions import insert
 from models.preparation import Contract, body, prepare, restore
 from models.train import TrainSettings
 from models.weights import LoadedModel, WeightsError
@@ -356,13 +357,47 @@ def test_a_network_learns_and_becomes_a_sound_model(tmp_path: Path) -> None:
     assert 0 <= figures["normals"]["false_positive_rate"] <= 1
     assert figures["lesions"]
     assert {"model", "intensity", "local contrast"} <= figures["lesions"][0].keys()
-    assert text.startswith("**")
-    beaten = [r for r in figures["lesions"] if r["model"]["ap"] <= r["intensity"]["ap"]]
-    assert ("does not beat plain intensity" in text.splitlines()[0]) == bool(beaten)
+    assert text.startswith("**Not shown to beat its best baseline")
+    assert "1 person, an interval needs 3" in text.splitlines()[0]
     assert np.isfinite(scored(loaded, people[0].volume).score).all()
 
 
 def test_evaluation_is_the_same_each_time(untaught: LoadedModel) -> None:
-    """Inserted lesions are drawn from the seed alone."""
+    """Inserted lesions are drawn from the seed alone, whether anybody looks or not."""
     people = [case(thorax(1, seed=5))]
-    assert evaluate(untaught, people, seed=4) == evaluate(untaught, people, seed=4)
+    assert evaluate(untaught, people, seed=4) == evaluate(untaught, people, seed=4, shown=lambda _: None)
+
+
+def test_an_interval_needs_three_people(untaught: LoadedModel) -> None:
+    """Experts' masks stand person by person until there are enough people for one row and its interval."""
+    masked = []
+    for person in ("a", "a", "b", "c"):
+        one = case(thorax(1, seed=len(masked)), person)
+        lesion = nothing(one.volume)
+        lesion[:, 44:52, 40:48] = True
+        masked.append(replace(one, lesion=lesion))
+    few = evaluate(untaught, masked[:3])
+    assert [row["kind"] for row in few["lesions"]] == ["expert mask, person 1", "expert mask, person 2"]
+    assert [row["slices"] for row in few["lesions"]] == [2, 1]
+    assert all(row["against"]["ap_gain_interval"] is None for row in few["lesions"])
+    assert not few["beats_baseline"]
+    (row,) = evaluate(untaught, masked)["lesions"]
+    assert (row["kind"], row["people"]) == ("expert mask", 3)
+    low, high = row["against"]["ap_gain_interval"]
+    assert low <= row["against"]["ap_gain"] <= high
+    assert row["against"]["beats_baseline"] == (low > 0)
+
+
+def test_every_case_is_shown_with_what_it_is_worth(untaught: LoadedModel) -> None:
+    """The untouched case, and one with each kind of lesion: image, score and truth of one slice."""
+    shown: list[ShownCase] = []
+    figures = evaluate(untaught, [case(thorax(2, seed=5))], shown=shown.append)
+    assert [one.kind for one in shown] == ["taken as normal", *(row["kind"] for row in figures["lesions"])]
+    assert shown[0].truth is None
+    assert shown[0].worth == pytest.approx(-figures["normals"]["false_positive_rate"])
+    for one, row in zip(shown[1:], figures["lesions"], strict=True):
+        assert one.truth is not None
+        assert one.truth.any()
+        assert one.image.shape == one.score.shape == one.truth.shape == (96, 128)
+        assert one.worth == pytest.approx(row["model"]["ap"])
+        assert one.window[0] < one.window[1]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import redis
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from models import weights
 from node.errors import ConfigError
@@ -57,6 +58,11 @@ def test_training_ends_in_a_model_with_a_card(trained: tuple[Path, Path, Result]
     assert "training" in said.stderr
     assert (out / "curves.csv").is_file()
     assert (out / "curves.png").is_file()
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+        "best.png",
+        "median.png",
+        "worst.png",
+    ]
     text = (out / "model" / "CARD.md").read_text()
     assert "aenode train ct-anomaly" in text
     assert str(out.parent) not in text
@@ -94,11 +100,17 @@ def test_evaluation_prints_and_writes_the_figures_of_the_card(
     """The figures stand beside the baselines, on standard output and in the file."""
     out, data, _ = trained
     target = tmp_path / "figures.json"
-    said = run(evaluate, out / "model", "--data", data / "p0", "--out", target, "--json")
+    seen = tmp_path / "seen"
+    words = ("--out", target, "--pictures", seen, "--json")
+    said = run(evaluate, out / "model", "--data", data / "p0", *words)
     assert said.exit_code == 0, said.stderr
     figures = json.loads(said.stdout)
     assert figures == json.loads(target.read_text())
     assert figures["normals"]["slices"] == 3
+    rows = 1 + len(figures["lesions"])
+    for name in ("worst", "median", "best"):
+        with Image.open(seen / f"{name}.png") as picture:
+            assert picture.size == (1600, 440 * rows)
     shown = run(evaluate, out / "model", "--data", data / "p0", "--out", target)
     assert "normal people: 1" in shown.stdout
 

@@ -93,7 +93,12 @@ def test_a_film_model_is_trained_and_its_first_line_tells_its_worth(
     assert {row["method"] for row in images["rows"]} == {"model", "intensity", "PCA"}
     assert card["metrics"]["normals"]["slices"] == 4
     text = (out / "model" / "CARD.md").read_text()
-    assert text.startswith("**This model does not surely beat its baselines (AUROC over images")
+    assert text.startswith(
+        "**Not shown to beat its best baseline for telling abnormal images from normal ones"
+    )
+    assert not card["metrics"]["beats_baseline"]
+    with Image.open(out / "pictures" / "worst.png") as picture:
+        assert picture.height == 440 * 3  # normal, abnormal, and normal with a lesion put in
     assert "| PCA |" in text and "Whole films: 8 of 8 people" in text
     loaded = weights.load(str(out / "model"))
     assert loaded.calibration["pca_components"].dtype == np.float16
