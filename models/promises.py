@@ -67,7 +67,9 @@ def _promises(phantom: Mapping[str, Any], strength: float) -> Iterator[Promise]:
         f"{drops[most]:+.3f} ({most.removeprefix('auc_')})",
         drops[most] <= AREA + 1e-9,
     )
-    kept = next(row[key] for key in row if key.startswith("kept_"))
+    # A card that was written has its names sorted: 10mm stands before 3mm.
+    discs = [key for key in row if key.startswith("kept_")]
+    kept = row[min(discs, key=lambda key: float(key.removeprefix("kept_").partition("mm")[0]))]
     yield Promise("contrast of the smallest disc", f"{KEPT:g} or more is left", f"{kept:.2f}", kept >= KEPT)
     bound = strength * phantom["limit_sigma"]
     largest = row["largest_change_sigma"]

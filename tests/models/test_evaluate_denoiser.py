@@ -1,5 +1,7 @@
 """The figures of a denoiser: they say what is so, for a network that does nothing and one that blurs."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,17 @@ def test_promises_are_broken_by_a_blur(blurred: evaluate_phantom.Figures) -> Non
     assert all(one.held for one in promises(blurred, 0.0))
     with pytest.raises(KeyError, match=r"strength of 0\.7"):
         promises(blurred, 0.7)
+
+
+def test_a_promise_of_the_smallest_disc_is_read_from_a_card_that_was_written(
+    blurred: evaluate_phantom.Figures,
+) -> None:
+    """model.json sorts its names, 10mm before 3mm; the disc is the same."""
+    said = [
+        {one.what: one.measured for one in promises(figures, 0.5)}["contrast of the smallest disc"]
+        for figures in (blurred, json.loads(json.dumps(blurred, sort_keys=True)))
+    ]
+    assert said[0] == said[1]
 
 
 def test_promises_notice_each_figure(blurred: evaluate_phantom.Figures) -> None:
