@@ -69,13 +69,19 @@ def judge_and_save_vae(
 
 def series_novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[float]:
     """The novelty of each series that can be prepared: the median of its slices."""
+    return [value for _, value in _novelties(network, cases, contract)]
+
+
+def _novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[tuple[str, float]]:
+    """The person and the novelty of each series that can be prepared."""
     found = []
     for case in cases:
         try:
             ready = prepare(case.volume, case.padding, case.spacing, contract)
-            found.append(float(np.median(novelty(network, *on_canvas([ready], network.canvas)))))
+            value = float(np.median(novelty(network, *on_canvas([ready], network.canvas))))
         except (OutsideDomain, ValueError):
             continue
+        found.append((case.person, value))
     return found
 
 
@@ -90,11 +96,12 @@ def evaluate_vae(
     """Figures as JSON: "reconstruction", "compression", "novelty" and, for labelled cases, "probe"."""
     ready, notes = prepare_cases(cases, contract)
     images, masks = on_canvas(ready, network.canvas)
-    found = series_novelties(network, cases, contract)
-    if not found:
+    judged = _novelties(network, cases, contract)
+    if not judged:
         raise ValueError("no case can be prepared: " + "; ".join(notes))
+    found = [value for _, value in judged]
     figures: Figures = {
-        "people": len({case.person for case in cases}),
+        "people": len({person for person, _ in judged}),
         "slices": len(images),
         "compression": compression(network, images, masks),
         "pca_psnr_db": _linear_psnr(images, masks, network.canvas),

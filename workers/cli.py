@@ -201,6 +201,8 @@ def evaluate(
     target = out or Path(f"{loaded.name}-{loaded.version}-figures.json")
     for path in filter(None, (target, card, pictures)):
         require_writable(path)
+        if (path.absolute().parent / weights.CARD).is_file():
+            raise click.UsageError(f"{path} is in a model's folder, which would no longer hold to its hashes")
     if card is not None:
         require_told(loaded)
     with watch() as watching:

@@ -64,7 +64,7 @@ def what_was_measured(figures: Mapping[str, Any], people: int, slices: int) -> l
                 "little of a person), tune the classical filters, or were thinned out evenly"
             )
     elif "compression" in figures:
-        said.insert(1, f"measured: {figures['slices']} slices")
+        said.insert(1, f"measured: {figures['people']} people, {figures['slices']} slices")
     else:
         normals, images = figures["normals"], figures.get("images")
         parts = [f"{normals['people']} normal people, {normals['slices']} slices"]

@@ -30,23 +30,17 @@ def npz_cases(path: Path, modality: str, pixel_mm: float | None) -> list[Case]:
         raise DataRefused(f"{path} holds {said}, not {modality}")
     spacing = _spacing(arrays, path, pixel_mm)
     people = _people(arrays, path, len(images))
-    with np.errstate(over="ignore"):  # what becomes infinite is refused
-        pixels = images.astype(np.float32)
-    require_finite(pixels, path, 'slice of "image"')
     slices: defaultdict[str, list[int]] = defaultdict(list)
     for index, person in enumerate(people):
         slices[str(person)].append(index)
-    return [
-        Case(
-            hashed(person),
-            path.name,
-            modality,
-            pixels[chosen],
-            np.zeros(pixels[chosen].shape, np.bool_),
-            spacing,
-        )
-        for person, chosen in slices.items()
-    ]
+    cases = []
+    for person, chosen in slices.items():
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            volume = images[chosen].astype(np.float32)
+        require_finite(volume, path, 'slice of "image"', chosen)
+        padding = np.zeros(volume.shape, np.bool_)
+        cases.append(Case(hashed(person), path.name, modality, volume, padding, spacing))
+    return cases
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

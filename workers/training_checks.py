@@ -1,6 +1,7 @@
 """What every reader of training data refuses, in the same words."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ class DataRefused(AenodeError):
     """Training data cannot be read, or not rightly; the sentence is for a person."""
 
 
-def require_finite(volume: NDArray[Any], file: object, what: str = "slice") -> None:
-    """Raise DataRefused with the file and the first of its slices (Z, Y, X) that holds NaN or infinity."""
+def require_finite(
+    volume: NDArray[Any], file: object, what: str = "slice", numbers: Sequence[int] | None = None
+) -> None:
+    """Raise DataRefused with the file and the first of its slices (Z, Y, X) that holds NaN or infinity.
+
+    `numbers` are those of the slices in the file, from 0, where they are not all that it has.
+    """
     wrong = np.flatnonzero(~np.isfinite(volume).all((1, 2)))
     if wrong.size:
-        raise DataRefused(
-            f"{file}: {what} {wrong[0]} of {len(volume)}, counted from 0, holds NaN or infinity"
-            + (f", and so do {wrong.size - 1} more" if wrong.size > 1 else "")
-        )
+        first = int(wrong[0]) if numbers is None else numbers[wrong[0]]
+        raise DataRefused(f"{file}: {what} {first}, counted from 0, holds NaN or infinity")
 
 
 def require_size(sizes: tuple[float, float], file: object) -> tuple[float, float]:

@@ -19,11 +19,11 @@ from pathlib import Path
 _BIDS = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+)(?=_|\.|$)")
 _SCAN = (
     r"(?:anat|func|dwi|fmap|perf|pet|nii|nifti|mri?|brain|derivatives|rawdata"
-    r"|(?:ses|session|visit|study|exam|time|timepoint|tp|baseline|follow-?up|month)[-_]?\d*|ses-\w+"
+    r"|(?:ses|session|visit|study|exam|time|timepoint|tp|baseline|follow-?up|month)[-_]?\d*|ses-[a-z0-9]+"
     r"|(?:t1|t2|pd|flair|t2-?flair|swi|adc|mprage|t1map|t2star)(?:w|c|ce|gd|post|-?weighted)?"
-    r"|\d{4}-\d{2}-\d{2}\S*)"
+    r"|\d{4}-\d{2}-\d{2})"
 )
-_NO_NAME = re.compile(_SCAN, re.IGNORECASE)
+_NO_NAME = re.compile(rf"{_SCAN}|\d{{4}}-\d{{2}}-\d{{2}}[-_ \d:.T]*", re.IGNORECASE)
 _AT_THE_END = re.compile(rf"(?:(?:^|[-_. ]){_SCAN})+$", re.IGNORECASE)
 
 

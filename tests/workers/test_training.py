@@ -111,8 +111,8 @@ def test_npz_without_persons_takes_them_from_the_table_beside_it(tmp_path: Path)
         (ONES | {"spacing": np.array([1.0, 0.0])}, 'x.npz: "spacing": a pixel of 1 × 0 mm'),
         (ONES | {"spacing": np.array([1.0, np.nan])}, "1 × nan mm"),
         (ONES | {"person": np.array([["a", "b"]])}, 'x.npz: "person" is <U1'),
-        (ONES | {"image": np.full((2, 4, 4), [[[0.0]], [[np.nan]]])}, "slice of .image. 1 of 2, counted"),
-        (ONES | {"image": np.full((2, 4, 4), 1e300)}, "slice of .image. 0 of 2.* and so do 1 more"),
+        (ONES | {"image": np.full((2, 4, 4), [[[0.0]], [[np.nan]]])}, "slice of .image. 1, counted from 0"),
+        (ONES | {"image": np.full((2, 4, 4), 1e300)}, "slice of .image. 0, counted"),
     ],
 )
 def test_npz_that_says_too_little_is_refused(
@@ -203,7 +203,7 @@ def test_a_nifti_that_is_not_finite_is_refused_by_its_slice(tmp_path: Path, wron
     volume = np.ones((6, 7, 3))
     volume[1, 2, 2] = wrong
     nifti(tmp_path / "p1.nii.gz", volume)
-    with pytest.raises(DataRefused, match=r"p1\.nii\.gz: slice 2 of 3, counted from 0, holds NaN"):
+    with pytest.raises(DataRefused, match=r"p1\.nii\.gz: slice 2, counted from 0, holds NaN"):
         read_cases([tmp_path], modality="MR")
 
 
