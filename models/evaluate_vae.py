@@ -47,15 +47,16 @@ class CodeSpread:
         return cls(arrays[CODE_MEAN], arrays[CODE_SD])
 
 
-def series_novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[float]:
-    """The novelty of each series that can be prepared: the median of its slices."""
+def series_novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[tuple[str, float]]:
+    """The person and the novelty, which is the median of the slices', of each series that can be prepared."""
     found = []
     for case in cases:
         try:
             ready = prepare(case.volume, case.padding, case.spacing, contract)
-            found.append(float(np.median(novelty(network, *on_canvas([ready], network.canvas)))))
+            value = float(np.median(novelty(network, *on_canvas([ready], network.canvas))))
         except (OutsideDomain, ValueError):
             continue
+        found.append((case.person, value))
     return found
 
 
@@ -74,11 +75,12 @@ def evaluate_vae(
     """
     ready, notes = prepare_cases(cases, contract)
     images, masks = on_canvas(ready, network.canvas)
-    found = series_novelties(network, cases, contract)
-    if not found:
+    judged = series_novelties(network, cases, contract)
+    if not judged:
         raise ValueError("no case can be prepared: " + "; ".join(notes))
+    found = [value for _, value in judged]
     return {
-        "people": len({case.person for case in cases}),
+        "people": len({person for person, _ in judged}),
         "slices": len(images),
         "compression": [] if spread is None else compression(network, images, masks, spread),
         "pca_psnr_db": _linear_psnr(images, masks, network.canvas),

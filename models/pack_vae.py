@@ -43,7 +43,7 @@ def judge_and_save_vae(
     """
     assert isinstance(network, VAE)
     contract = Contract.of({"input": words})
-    known = series_novelties(network, calibration_cases, contract)
+    known = [value for _, value in series_novelties(network, calibration_cases, contract)]
     if not known:
         raise ValueError("no calibration case can be prepared")
     held, _ = on_canvas(prepare_cases(calibration_cases, contract)[0], network.canvas)

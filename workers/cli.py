@@ -9,15 +9,16 @@ import click
 from pydantic import ValidationError
 
 from models import weights
+from models.card_again import card_again, require_told
 from models.losses import LOSSES
 from node import log
 from node.config_file import load
 from workers import device as devices
 from workers import recipes
 from workers.album import Album
-from workers.options import Command, json_option, one_line_errors
+from workers.options import Command, command_line, json_option, one_line_errors, require_writable, write_text
 from workers.recipes import MODEL_FOLDER, Request
-from workers.terminal import show_figures, watch
+from workers.terminal import show_figures, watch, what_was_measured
 from workers.zoo_commands import models
 
 __all__ = ["evaluate", "models", "train", "work"]
@@ -149,8 +150,17 @@ def train(
 @click.option("--data", multiple=True, required=True, type=_SOURCE, help="People the model never saw.")
 @click.option("--tune", multiple=True, type=_SOURCE, help="Others, to tune a denoiser's classical rivals on.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the figures go, as JSON.")
+@click.option(
+    "--card", type=click.Path(dir_okay=False, path_type=Path), help="Where a CARD.md with them goes."
+)
 @click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of inserted lesions.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Of all that is drawn: added noise, phantoms, inserted lesions, the people of a bootstrap or probe.",
+)
 @_data_options
 @json_option
 @one_line_errors
@@ -159,6 +169,7 @@ def evaluate(
     data: tuple[Path, ...],
     tune: tuple[Path, ...],
     out: Path | None,
+    card: Path | None,
     pictures: Path | None,
     seed: int,
     device: str,
@@ -169,8 +180,9 @@ def evaluate(
     """Measure a model on data it never saw, beside its baselines; print and write the figures.
 
     MODEL is a name of the zoo (ct-anomaly, ct-anomaly/0.1.0) or a model folder. The figures go to
-    NAME-VERSION-figures.json, or to --out. Pictures of the best, the median and the worst case show
-    patients' pixels: they stay where you put them.
+    NAME-VERSION-figures.json, or to --out; --card writes them as a CARD.md like the model's own, which
+    stays as it is. Pictures of the best, the median and the worst case show patients' pixels: they stay
+    where you put them. What was left out is said on standard error.
 
     Exit codes: 0 done, 1 the model or the data cannot be used, 2 wrong use.
 
@@ -178,25 +190,49 @@ def evaluate(
     Examples:
       aenode evaluate ct-anomaly --data /data/other-ct
       aenode evaluate runs/ours/model --data /data/other-ct --json
+      aenode evaluate ct-anomaly --data /data/other-ct --card ct-anomaly-on-ours.md
       aenode evaluate mr-denoise --data t1.npz --tune others.npz --pixel-mm 0.87 --pictures seen
     """
     loaded = weights.load(model, devices.choose(device))
+    if pictures is not None and loaded.kind == "vae":
+        raise click.UsageError(
+            f"--pictures: {loaded.name} is a variational autoencoder, which has none to show"
+        )
+    target = out or Path(f"{loaded.name}-{loaded.version}-figures.json")
+    for path in filter(None, (target, card, pictures)):
+        require_writable(path)
+        if (path.absolute().parent / weights.CARD).is_file():
+            raise click.UsageError(f"{path} is in a model's folder, which would no longer hold to its hashes")
+    if card is not None:
+        require_told(loaded)
     with watch() as watching:
         recipe = recipes.recipe_of(loaded)
         cases = recipes.read(data, recipe, pixel_mm, volume, watching).cases
         others = recipes.read(tune, recipe, pixel_mm, volume, watching).cases if tune else []
         album = Album()
         figures = recipes.evaluate(loaded, cases, seed, watching, tuning=others, shown=album.add)
-    if pictures is not None:
-        album.write(pictures)
+        people, slices = len({case.person for case in cases}), sum(len(case.volume) for case in cases)
+        for sentence in what_was_measured(figures, people, slices):
+            watching.note(sentence)
     text = json.dumps(figures, indent=2)
-    target = out or Path(f"{loaded.name}-{loaded.version}-figures.json")
-    target.write_text(text + "\n", encoding="utf-8")
     if as_json:
         click.echo(text)
     else:
         show_figures(figures)
-        click.echo(f"written to {target}")
+    write_text(target, text + "\n")
+    written = [target]
+    if card is not None:
+        options = {"--data": data, "--tune": tune, "--pixel-mm": pixel_mm, "--volume": volume, "--seed": seed}
+        command = command_line("evaluate", model, options)
+        write_text(card, card_again(loaded, figures, command=command, people=people, slices=slices))
+        written.append(card)
+    if pictures is not None:
+        drawn = album.write(pictures)
+        written += drawn
+        if not drawn:
+            click.echo(f"note: nothing to show, so that {pictures} has no new picture", err=True)
+    if not as_json:
+        click.echo(f"written to {', '.join(str(path) for path in written)}")
 
 
 @click.command()

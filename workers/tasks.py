@@ -100,7 +100,7 @@ def _run(text: str, workers: Workers, data: Path) -> None:
         log.error("a message is no job of this version")
         return
     try:
-        chosen = device.choose(workers.device)
+        chosen = device.choose(workers.device, openvino=True)
         manifest = pipeline.run(
             spec,
             data,

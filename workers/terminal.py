@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,32 @@ def watch() -> Iterator[Watch]:
             measured=functools.partial(advance, "measuring"),
             note=lambda sentence: console.print(f"note: {escape(sentence)}"),
         )
+
+
+def what_was_measured(figures: Mapping[str, Any], people: int, slices: int) -> list[str]:
+    """Sentences for a person: how much was read and how much measured, and what was left out and why."""
+    said = [f"read: {people} people, {slices} slices", *figures.get("notes", [])]
+    if "phantom" in figures:
+        judged = figures["people"]
+        said.insert(1, f"measured: {judged['people']} people, {judged['slices']} slices")
+        if judged["slices"] < slices:
+            said.append(
+                f"the other {slices - judged['slices']} slices are no truth for a denoiser (too noisy, too "
+                "little of a person), tune the classical filters, or were thinned out evenly"
+            )
+    elif "compression" in figures:
+        said.insert(1, f"measured: {figures['people']} people, {figures['slices']} slices")
+    else:
+        normals, images = figures["normals"], figures.get("images")
+        parts = [f"{normals['people']} normal people, {normals['slices']} slices"]
+        masked = [row for row in figures["lesions"] if row["kind"].startswith("expert mask")]
+        if masked:
+            count = sum(row["slices"] for row in masked)
+            parts.append(f"{len(masked)} cases with an expert's mask, {count} slices")
+        if images is not None:
+            parts.append(f"{images['images']} whole images of {images['people']} people")
+        said.insert(1, f"measured: {'; '.join(parts)}")
+    return said
 
 
 def show_figures(figures: dict[str, Any]) -> None:

@@ -5,9 +5,10 @@ each picture is ("split" is the archive's name) and whether it is "normal". With
 person of its own, of whom nothing is known. Such pictures carry no size in mm.
 """
 
-import csv
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -16,16 +17,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from models.cases import Case
-from node.errors import AenodeError
+from workers.training_checks import DataRefused, require_finite, table_rows
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 NORMAL = "normal"
 _LARGEST = 100 * 2**20  # bytes of one picture in an archive
 _MOST_PIXELS = 64 * 2**20
-
-
-class DataRefused(AenodeError):
-    """Training data cannot be read, or not rightly; the sentence is for a person."""
+_NO_PICTURE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,  # Pillow's word for a broken PNG
+    struct.error,
+)
 
 
 Table = dict[str, tuple[str, str]]  # file → patient, label
@@ -67,7 +72,13 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 if member.file_size > _LARGEST:
                     raise DataRefused(f"{path.name}: {name.name} is larger than {_LARGEST >> 20} MiB")
                 yield str(name), archive.read(member)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+    ) as error:  # RuntimeError: a password
         raise DataRefused(f"{path} cannot be read as a zip archive: {error}") from error
 
 
@@ -77,14 +88,18 @@ def _grey(data: bytes, name: str) -> NDArray[np.float32]:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise DataRefused(f"{name} has {picture.width} × {picture.height} pixels")
             grey = picture if picture.mode in ("L", "I;16", "I", "F") else picture.convert("L")
-            return np.asarray(grey, np.float32)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+            pixels = np.asarray(grey, np.float32)
+    except _NO_PICTURE as error:
         raise DataRefused(f"{name} cannot be read as a picture: {error}") from error
+    require_finite(pixels[None], name)
+    return pixels
 
 
 def _table(path: Path, split: str | None) -> Table:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if split is None or row.get("split") == split]
-    return {row["file"]: (row["patient"], row.get("label") or "") for row in rows if row.get("file")}
+    rows = [row for row in table_rows(path) if split is None or row.get("split") == split]
+    named = [row for row in rows if row.get("file")]
+    if any(not row.get("patient") for row in named):
+        raise DataRefused(f"{path} has no patient for each file")
+    return {row["file"]: (row["patient"], row.get("label", "")) for row in named}

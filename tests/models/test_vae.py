@@ -1,5 +1,6 @@
 """The variational autoencoder: shapes, losses, codes, novelty, compression and the probe."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,7 @@ def test_a_packed_model_carries_its_normal_novelty(trained: vae.VAE, tmp_path: P
     """The folder loads, its card has the figures, and the rank needs a hundred normals."""
     normal = [case(400 + n) for n in range(6)]
     ill = [case(500 + n, 110) for n in range(6)]
+    empty = replace(case(600), person="nobody sees", padding=np.ones_like(case(600).padding))
     figures = judge_and_save_vae(
         trained,
         WORDS,
@@ -175,13 +177,14 @@ def test_a_packed_model_carries_its_normal_novelty(trained: vae.VAE, tmp_path: P
         version="0.0.1",
         arguments=SMALL,
         calibration_cases=[case(100 + n) for n in range(6)],
-        test_cases=normal + ill,
+        test_cases=[*normal, *ill, empty],
         trained_people=24,
         lineage=LINEAGE,
     )
     loaded = weights.load(str(tmp_path / "model"))
     assert loaded.kind == "vae" and len(loaded.calibration[NOVELTY]) == 6
     assert figures["novelty"]["median_of_these"] > 0
+    assert figures["people"] == len({one.person for one in normal + ill}) and len(figures["notes"]) == 1
     text = (tmp_path / "model" / "CARD.md").read_text()
     assert CodeSpread.of_arrays(loaded.calibration) is not None
     assert "| 16 | 8 | 16 |" in text and "no" in text.split("\n")[0]

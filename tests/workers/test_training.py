@@ -10,6 +10,8 @@ import pytest
 from tests.series import body, image, series, write
 from workers.training import DataRefused, read_cases
 
+ONES = {"image": np.ones((2, 4, 4)), "spacing": np.ones(2), "person": np.array(["a", "b"])}
+
 
 def nifti(path: Path, volume: np.ndarray, zooms: tuple[float, float, float] = (0.9, 1.1, 3.0)) -> Path:
     """Write (X, Y, Z) towards right, anterior, superior."""
@@ -104,6 +106,13 @@ def test_npz_without_persons_takes_them_from_the_table_beside_it(tmp_path: Path)
         ({"image": np.zeros((2, 4, 4)), "spacing": np.ones(2)}, "whose is which slice"),
         ({"image": np.zeros((2, 4, 4)), "spacing": np.ones(2), "person": np.array(["a"])}, "1 persons"),
         ({"image": np.zeros((2, 4, 4)), "modality": np.array("CT")}, "holds CT, not MR"),
+        ({"image": np.full((2, 4, 4), "x")}, 'x.npz: "image" is of type <U1'),
+        (ONES | {"spacing": np.ones(1)}, r'x.npz: "spacing" is \[1.0\]; it must be two'),
+        (ONES | {"spacing": np.array([1.0, 0.0])}, 'x.npz: "spacing": a pixel of 1 × 0 mm'),
+        (ONES | {"spacing": np.array([1.0, np.nan])}, "1 × nan mm"),
+        (ONES | {"person": np.array([["a", "b"]])}, 'x.npz: "person" is <U1'),
+        (ONES | {"image": np.full((2, 4, 4), [[[0.0]], [[np.nan]]])}, "slice of .image. 1, counted from 0"),
+        (ONES | {"image": np.full((2, 4, 4), 1e300)}, "slice of .image. 0, counted"),
     ],
 )
 def test_npz_that_says_too_little_is_refused(
@@ -118,7 +127,7 @@ def test_npz_that_says_too_little_is_refused(
 def test_a_pickle_in_an_npz_is_refused(tmp_path: Path) -> None:
     """Data cannot carry code."""
     np.savez(tmp_path / "x.npz", image=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataRefused, match="plain arrays"):
+    with pytest.raises(DataRefused, match=r'x\.npz: "image" is damaged or no plain array'):
         read_cases([tmp_path], modality="MR", pixel_mm=1)
 
 
@@ -151,11 +160,72 @@ def test_a_mask_beside_a_nifti_is_its_truth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "x.npz"])
-def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("data", [b"\x1f\x8b damaged", b"PK\x03\x04 no archive", b"\0" * 400])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, data: bytes) -> None:
     """Damage is not passed over as if the file were no data."""
-    (tmp_path / name).write_bytes(b"\x1f\x8b damaged")
+    (tmp_path / name).write_bytes(data)
     with pytest.raises(DataRefused, match=name):
         read_cases([tmp_path], modality="MR", pixel_mm=1)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    """A .npy that is named .npz, and an archive of which one array is damaged."""
+    np.save(tmp_path / "x.npy", np.ones((2, 4, 4)))
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with pytest.raises(DataRefused, match=r"x\.npz is one array"):
+        read_cases([tmp_path / "x.npz"], modality="MR", pixel_mm=1)
+    np.savez_compressed(tmp_path / "y.npz", **ONES)
+    data = bytearray((tmp_path / "y.npz").read_bytes())
+    data[60:70] = b"\xff" * 10
+    (tmp_path / "y.npz").write_bytes(data)
+    with pytest.raises(DataRefused, match=r'y\.npz: "image" is damaged'):
+        read_cases([tmp_path / "y.npz"], modality="MR", pixel_mm=1)
+
+
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """Too few rows, too many, no name in one, no text at all: the table is named."""
+    np.savez(tmp_path / "a.npz", image=np.zeros((2, 8, 8), np.uint16))
+    for rows, sentence in {
+        "split,index,subject\na,0,p\n": "person of slice 1 of a.npz",
+        "split,index,subject\na,0,p\na,1\n": "person of slice 1 of a.npz",
+        "split,index,subject\na,0,p\na,1,p\na,2,q\n": "names 3 slices",
+        "split,index\na,0\n": "no index and subject",
+        "split,index,subject\na,0,\xff\n": "cannot be read as a table",
+    }.items():
+        (tmp_path / "meta.csv").write_text(rows, encoding="latin-1")
+        with pytest.raises(DataRefused, match=f"meta.csv.* {sentence}"):
+            read_cases([tmp_path / "a.npz"], modality="MR", pixel_mm=1)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
+def test_a_nifti_that_is_not_finite_is_refused_by_its_slice(tmp_path: Path, wrong: float) -> None:
+    """A value that would spoil a training is found when it is read, not when the loss is lost."""
+    volume = np.ones((6, 7, 3))
+    volume[1, 2, 2] = wrong
+    nifti(tmp_path / "p1.nii.gz", volume)
+    with pytest.raises(DataRefused, match=r"p1\.nii\.gz: slice 2, counted from 0, holds NaN"):
+        read_cases([tmp_path], modality="MR")
+
+
+def test_a_dicom_slice_that_is_not_finite_is_left_out_by_name(tmp_path: Path) -> None:
+    """A RescaleSlope beyond float32: that slice is named, the others are read one by one."""
+    images = series(3, 32)
+    images[1].RescaleSlope = "1e38"
+    write(tmp_path, images)
+    found = read_cases([tmp_path], modality="CT")
+    assert len(found.cases) == 2
+    assert any("0001.dcm is left out" in note and "beyond float32" in note for note in found.notes)
+
+
+def test_what_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    """By another path, or within a folder that is named, too."""
+    nifti(tmp_path / "data" / "p1" / "T1.nii.gz", np.ones((6, 7, 3)))
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    found = read_cases(
+        [tmp_path / "data", tmp_path / "link", tmp_path / "data" / "p1" / "T1.nii.gz"], modality="MR"
+    )
+    assert len(found.cases) == 1
+    assert found.notes == ["2 files were named twice and are read once"]
 
 
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
