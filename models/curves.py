@@ -37,14 +37,20 @@ def read_curves(folder: Path) -> list[dict[str, float]]:
     path = folder / CURVES
     if not path.exists():
         return []
+    text = path.read_text()
     rows: list[dict[str, float]] = []
-    with path.open(newline="") as stream:
-        for line in csv.DictReader(stream):
-            try:
-                rows.append({name: float(value) for name, value in line.items()})
-                rows[-1]["step"]
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path} is damaged in row {len(rows) + 1}") from error
+    try:
+        for line in csv.DictReader(text.splitlines()):
+            row = {name: float(value) for name, value in line.items()}
+            row["step"]
+            rows.append(row)
+        if not text.endswith("\n"):
+            del rows[-1]
+            raise ValueError("cut short")
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged after {len(rows)} whole rows; delete what follows to go on without it"
+        ) from error
     return rows
 
 
