@@ -71,7 +71,9 @@ def train_vae(
         assert isinstance(network, VAE)
         image, mask = (part.to(settings.device) for part in batch)
         # A tensor: compiled code is made once, and not for each number.
-        value: torch.Tensor = costed(network, image, mask, torch.tensor(weight[0]), loss)
+        value: torch.Tensor = costed(
+            network, image, mask, torch.tensor(weight[0], device=settings.device), loss
+        )
         return value
 
     def measured(averaged: nn.Module) -> dict[str, float]:

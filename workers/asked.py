@@ -55,7 +55,7 @@ def request_of(name: str, out: Path, given: Mapping[str, Any], *, resume: bool) 
     if resume:
         require_folder(out, resume=True)
         kept = dict(_read(out, name)["request"])
-        kept |= {field: tuple(map(Path, kept[field])) for field in ("data", "test")}
+        kept |= {field: tuple(map(Path, kept[field])) for field in ("data", "test") if field in kept}
     typed = dict(given)
     for field in ("data", "test"):
         if field in typed:

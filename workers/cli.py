@@ -71,7 +71,7 @@ def _version(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--compiled/--no-compiled",
     default=None,
-    help="Compile the network first: faster steps after a minute, needs g++.  [default: on a GPU]",
+    help="Compile the network first: a minute, then mostly faster steps; needs g++.  [default: on a GPU]",
 )
 @_data_options
 @json_option
