@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.curves import append_curves, cut_curves, plot_curves
@@ -31,6 +32,10 @@ Batch = TypeVar("Batch")
 
 STATE, SETTINGS = "state.pt", "settings.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
+
+# What torch and safetensors raise on a damaged file.
+_PLAIN = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+_UNREADABLE = (*_PLAIN, pickle.PickleError, SafetensorError)
 
 
 class TrainingError(Exception):
@@ -58,9 +63,7 @@ class TrainSettings:
     seed: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
-    validate_every: int = (
-        500  # steps; curves, weights and state are written as often, the state at a stop too
-    )
+    validate_every: int = 500  # steps; curves, weights and state are written as often
 
 
 @dataclass(frozen=True)
@@ -320,7 +323,10 @@ def _resume(
     try:
         state = torch.load(path, map_location=settings.device, weights_only=True)
         kept, standing = state["settings"], _Standing(**state["standing"])
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.PickleError) as error:
+        if standing.best_step:
+            path = folder / BEST
+            load_file(path)
+    except _UNREADABLE as error:
         raise TrainingError(
             f"{path} cannot be read: it is damaged or of another version; choose another run folder"
         ) from error

@@ -5,13 +5,10 @@ and one hash for the people and images of each part. `--resume` takes from it wh
 """
 
 import json
-import os
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +18,7 @@ from models import weights
 from models.cases import Case
 from models.train import SETTINGS, Stopped, TrainSettings
 from workers import device as devices
-from workers.request import MODEL_FOLDER, Request, TrainingRefused
+from workers.request import MODEL_FOLDER, Request, TrainingRefused, can_compile
 
 Settings = TypeVar("Settings")
 
@@ -64,7 +61,7 @@ def request_of(name: str, out: Path, given: Mapping[str, Any], *, resume: bool) 
         typed["start"] = _exact(typed["start"])
     asked = {**kept, **typed, "name": name, "out": out, "resume": resume}
     asked["device"] = devices.choose(asked.get("device", "auto"))
-    asked.setdefault("compiled", asked["device"].startswith("cuda") and _compiles_for_gpus())
+    asked.setdefault("compiled", asked["device"] != "cpu" and can_compile(asked["device"]))
     try:
         return Request(**asked)
     except TypeError as error:
@@ -156,11 +153,6 @@ def _exact(start: str) -> str:
     if folder.is_relative_to(weights.ZOO.resolve()):
         return f"{folder.parent.name}/{folder.name}"
     return str(folder)
-
-
-def _compiles_for_gpus() -> bool:
-    compilers = (os.environ.get("CC", "gcc"), "cc", "clang")
-    return find_spec("triton") is not None and any(map(shutil.which, compilers))
 
 
 def _plain(request: Request) -> dict[str, Any]:

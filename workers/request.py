@@ -135,9 +135,17 @@ def require_sense(request: Request) -> None:
         raise TrainingRefused("--minutes or --steps, not both")
     if request.device.partition(":")[0] not in ("cpu", "cuda"):
         raise TrainingRefused(f'--device {request.device}: a training computes on "cpu" or "cuda"')
-    compilers = (os.environ.get("CXX", "g++"), "clang++")
-    if request.compiled and not any(map(shutil.which, compilers)):
-        raise TrainingRefused("--compiled needs g++, which is not installed")
+    if request.compiled and not can_compile(request.device):
+        needed = "g++" if request.device == "cpu" else "triton and a C compiler"
+        raise TrainingRefused(f"--compiled needs {needed}, which this machine has not")
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch can compile for the device: by g++ for a CPU, by triton and a C compiler for a GPU."""
+    variable, usual = ("CXX", ("g++", "clang++")) if device == "cpu" else ("CC", ("gcc", "cc", "clang"))
+    compilers = (os.environ[variable],) if variable in os.environ else usual
+    found = any(map(shutil.which, compilers))
+    return found and (device == "cpu" or find_spec("triton") is not None)
 
 
 def base_of(request: Request) -> LoadedModel | None:

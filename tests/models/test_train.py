@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert done[0] == 4
 
 
-@pytest.mark.parametrize("name", ["state.pt", "curves.csv"])
+@pytest.mark.parametrize("name", ["state.pt", "best.safetensors", "curves.csv"])
 def test_a_damaged_run_is_refused_by_file(tmp_path: Path, name: str) -> None:
     """A file cut short is named."""
     _fit(tmp_path)

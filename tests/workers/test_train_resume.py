@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.cases import Case
 from models.train import SETTINGS, Stopped, TrainSettings
@@ -12,7 +13,7 @@ from tests.workers.models_made import anomaly_folder, denoiser_folder
 from tests.workers.test_cli_models import run
 from workers import asked
 from workers.cli import train
-from workers.request import Request, TrainingRefused, command_line
+from workers.request import Request, TrainingRefused, command_line, precision
 
 PEOPLE = [
     Case(name, "made", "CT", np.full((2, 8, 8), number, np.float32), np.zeros((2, 8, 8), bool), (1.0, 1.0))
@@ -49,6 +50,24 @@ def test_resume_takes_what_is_not_given_from_the_run(began: Request) -> None:
     assert found == replace(began, resume=True)
     assert asked.kept_settings(found, TrainSettings) == TrainSettings(steps=40, seed=7)
     asked.require_same(asked.request_of("ct-anomaly", began.out, {"seed": 7, "steps": 40}, resume=True))
+
+
+def test_a_gpu_is_used_where_there_is_one(began: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its precision and compiled steps come with it; a run that began on one does not go on without."""
+    given = {"data": began.data}
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: True)
+        patched.setattr(asked, "can_compile", lambda device: device == "cuda")
+        found = asked.request_of("ct-anomaly", began.out, given, resume=False)
+        assert (found.device, found.compiled, precision(found)) == ("cuda", True, "bfloat16")
+        plain = asked.request_of("ct-anomaly", began.out, given | {"compiled": False}, resume=False)
+        assert not plain.compiled
+    asked.keep(found, asdict(TrainSettings(steps=4, device="cuda")), 4, None, {"training": PEOPLE})
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: False)
+        assert asked.request_of("ct-anomaly", began.out, given, resume=False).device == "cpu"
+        said = run(train, "ct-anomaly", "--out", began.out, "--resume")
+    assert said.exit_code == 1 and "no such GPU" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -143,6 +162,14 @@ def test_options_without_effect_are_refused_before_data_are_read(
     said = run(train, *typed, "--data", tmp_path / "data", "--out", tmp_path / "run")
     assert said.exit_code == 1
     assert sentence in said.stderr
+
+
+def test_compiling_without_a_compiler_is_refused(began: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler that CXX names is the one that counts."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    said = run(train, "ct-anomaly", "--data", began.data[0], "--out", began.out / "new", "--compiled")
+    assert said.exit_code == 1
+    assert "--compiled needs g++" in said.stderr
 
 
 @pytest.mark.parametrize(
