@@ -106,8 +106,8 @@ def train(
         raise click.MissingParameter(ctx=context, param=data)
     if "about" in given:
         given |= {"lineage": _about(given["about"]), "about": given["about"].name}
-    request = asked.request_of(name, out, given, resume=resume)
     try:
+        request = asked.request_of(name, out, given, resume=resume)
         with watch() as watching:
             card = recipes.train(request, watching)
     except KeyboardInterrupt as stop:
