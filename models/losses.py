@@ -7,6 +7,7 @@ from torch.nn import functional
 
 Loss = Literal["mse", "charbonnier", "bce"]
 LOSSES = get_args(Loss)
+OF_NOISE: tuple[Loss, ...] = ("mse", "charbonnier")  # what a denoiser can be taught with: any values
 _CHARBONNIER = 1e-3  # of the unit of the error: below it the cost is a parabola
 
 

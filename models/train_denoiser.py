@@ -24,8 +24,9 @@ from models.denoiser_patches import (
     validation_of,
 )
 from models.intensity import HU_UNIT, body_mask
+from models.losses import OF_NOISE
 from models.noise import ct_noise, estimate_noise
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit, started
+from models.train import Progress, TrainingError, TrainResult, TrainSettings, compiled_if, fit, started
 
 KERNELS = (0.55, 0.8, 1.1, 1.8)  # Hann cut-offs from soft to sharp
 _SPACINGS = np.array([0.6, 0.7, 0.8, 0.9, 0.98])  # mm: slices are simulated in groups
@@ -52,8 +53,8 @@ class DenoiserSettings:
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of BFRAE
 
     def __post_init__(self) -> None:
-        if self.loss not in ("mse", "charbonnier"):
-            raise ValueError(f"a denoiser is trained with mse or charbonnier, not {self.loss}")
+        if self.loss not in OF_NOISE:
+            raise ValueError(f"a denoiser is trained with {' or '.join(OF_NOISE)}, not {self.loss}")
         if self.patch % 8 or self.patch + 2 * MARGIN > self.size // 2:
             raise ValueError(
                 f"patches of {self.patch} are not multiples of 8 that fit into half of {self.size} pixels"
@@ -77,6 +78,7 @@ def train_denoiser(
     progress: Callable[[Progress], None] | None = None,
     prepared: Callable[[int, int], None] | None = None,
     initial: Mapping[str, torch.Tensor] | None = None,
+    compiled: bool = False,
 ) -> TrainResult:
     """Train a BFRAE on the clean slices of CT cases in HU, and go on where a run in `run_folder` stopped.
 
@@ -114,10 +116,12 @@ def train_denoiser(
         "kernels": KERNELS,
     }
     torch.manual_seed(settings.train.seed)
+    network = channels_last(started(BFRAE(**settings.architecture), initial))
+    stepped = compiled_if(compiled, network)
     return fit(
-        channels_last(started(BFRAE(**settings.architecture), initial)),
+        network,
         draw=lambda generator: banks[0].draw(generator, settings.batch),
-        loss=lambda network, patches: noise_loss(network, patches, settings.loss),
+        loss=lambda _, patches: noise_loss(stepped, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
         validate=validation_of(held),

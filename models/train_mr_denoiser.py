@@ -28,8 +28,9 @@ from models.denoiser_patches import (
     validation_of,
 )
 from models.intensity import INTENSITIES
+from models.losses import OF_NOISE
 from models.noise_mr import complex_noise, passed, rice_mean, rician
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit, started
+from models.train import Progress, TrainingError, TrainResult, TrainSettings, compiled_if, fit, started
 
 _INSERT_UNIT = 400.0  # inserts are drawn in HU for CT; 120 HU there are 0.3 of the unit here
 _SIGNAL = 0.08  # of the unit: below it a tone curve leaves background what it is
@@ -57,8 +58,8 @@ class MRDenoiserSettings:
     architecture: dict[str, Any] = field(default_factory=dict)  # arguments of BFRAE
 
     def __post_init__(self) -> None:
-        if self.loss not in ("mse", "charbonnier"):
-            raise ValueError(f"a denoiser is trained with mse or charbonnier, not {self.loss}")
+        if self.loss not in OF_NOISE:
+            raise ValueError(f"a denoiser is trained with {' or '.join(OF_NOISE)}, not {self.loss}")
         if self.patch % 8 or self.patch + 2 * MARGIN > self.synthetic_size:
             raise ValueError(
                 f"patches of {self.patch} are not multiples of 8 that fit into {self.synthetic_size} pixels"
@@ -79,6 +80,7 @@ def train_mr_denoiser(
     run_folder: Path,
     progress: Callable[[Progress], None] | None = None,
     initial: Mapping[str, torch.Tensor] | None = None,
+    compiled: bool = False,
 ) -> TrainResult:
     """Train a BFRAE on the clean slices of MR cases, and go on where a run in `run_folder` stopped.
 
@@ -98,10 +100,12 @@ def train_mr_denoiser(
     source = _Source(training, made[len(kept) :] or made, settings)
 
     torch.manual_seed(settings.train.seed)
+    network = channels_last(started(BFRAE(**settings.architecture), initial))
+    stepped = compiled_if(compiled, network)
     return fit(
-        channels_last(started(BFRAE(**settings.architecture), initial)),
+        network,
         draw=lambda generator: source.draw(generator, settings.batch),
-        loss=lambda network, patches: noise_loss(network, patches, settings.loss),
+        loss=lambda _, patches: noise_loss(stepped, patches, settings.loss),
         settings=settings.train,
         run_folder=run_folder,
         validate=validation_of(held),

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
-from models.cases import Case
+from models.cases import Case, kept_apart
 from models.denoiser import BFRAE, channels_last
 from models.intensity import INTENSITIES
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit, started
+from models.train import Progress, TrainingError, TrainResult, TrainSettings, compiled_if, fit, started
 
 _SMOOTH = 3.0  # pixels: SD of the Gaussian whose difference tells anatomy from noise
 _AGREE = 0.7  # σ: smooth parts that are nearer agree
@@ -56,35 +56,49 @@ def train_noisy(
     architecture: Mapping[str, Any],
     batch: int = 16,
     patch: int = 96,
+    validation_people: float = 0.12,
+    compiled: bool = False,
     initial: Mapping[str, torch.Tensor] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a BFRAE on pairs of neighbouring slices of noisy series.
 
+    A share of the people only validates, where there are enough; settings.json tells how many.
     Raises TrainingError where too few neighbours agree well enough.
     """
-    pairs = [pair for case in cases for pair in neighbour_pairs(case, modality, patch)]
+    held_out = kept_apart(cases, validation_people, settings.seed)
+    pairs: list[_Pair] = []
+    apart: list[_Pair] = []
+    for case in cases:
+        (apart if case.person in held_out else pairs).extend(neighbour_pairs(case, modality, patch))
+    if not apart or len(pairs) < _FEWEST_PAIRS:
+        held_out, pairs, apart = set(), pairs + apart, []
     if len(pairs) < _FEWEST_PAIRS:
         raise TrainingError(
             f"{len(pairs)} pairs of neighbouring slices show the same, {_FEWEST_PAIRS} are needed: the "
             "slices are too thick or too far apart"
         )
     torch.manual_seed(settings.seed)
-    held = draw_noisy(pairs, np.random.default_rng([settings.seed, 1]), 4 * batch, patch)
+    held = draw_noisy(apart or pairs, np.random.default_rng([settings.seed, 1]), 4 * batch, patch)
 
     def validate(network: nn.Module) -> dict[str, float]:
         return {"validation": float(noisy_loss(network, held))}
 
+    network = channels_last(started(BFRAE(**architecture), initial))
+    stepped = compiled_if(compiled, network)
     return fit(
-        channels_last(started(BFRAE(**architecture), initial)),
+        network,
         draw=lambda rng: draw_noisy(pairs, rng, batch, patch),
-        loss=noisy_loss,
+        loss=lambda _, patches: noisy_loss(stepped, patches),
         settings=settings,
         run_folder=run_folder,
         validate=validate,
         judged_by="validation",
         describe={
             "pairs": len(pairs),
+            "pairs_validating": len(apart),
+            "people": len({case.person for case in cases} - held_out),
+            "people_validating": len(held_out),
             "architecture": dict(architecture),
             "modality": modality,
             "patch": patch,

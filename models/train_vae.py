@@ -47,11 +47,13 @@ def train_vae(
     loss: str = "mse",
     initial: Mapping[str, torch.Tensor] | None = None,
     mirror: bool = False,
+    compiled: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a VAE on `pool`; the best has the lowest cost (error and divergence) on `held_out`."""
     torch.manual_seed(settings.seed)
     weight = [0.0]
+    costed = torch.compile(vae_loss) if compiled else vae_loss
 
     def draw(rng: np.random.Generator) -> Batch:
         chosen = torch.from_numpy(rng.choice(len(pool.weights), size=_BATCH, p=pool.weights))
@@ -63,7 +65,11 @@ def train_vae(
     def cost(network: nn.Module, batch: Batch) -> torch.Tensor:
         assert isinstance(network, VAE)
         image, mask = (part.to(settings.device) for part in batch)
-        return vae_loss(network, image, mask, weight[0], loss)
+        # A tensor: compiled code is made once, and not for each number.
+        value: torch.Tensor = costed(
+            network, image, mask, torch.tensor(weight[0], device=settings.device), loss
+        )
+        return value
 
     def measured(averaged: nn.Module) -> dict[str, float]:
         assert isinstance(averaged, VAE)

@@ -88,7 +88,7 @@ def divergence(middle: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (middle.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
-def vae_loss(network: VAE, clean: Tensor, mask: Tensor, weight: float, kind: str = "mse") -> Tensor:
+def vae_loss(network: VAE, clean: Tensor, mask: Tensor, weight: float | Tensor, kind: str = "mse") -> Tensor:
     """Error over the foreground and `weight` × the divergence a pixel; images and mask (B, 1, H, W).
 
     `kind` is one of models.losses.

@@ -66,9 +66,14 @@ class LoadedModel:
     calibration: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+def is_version(text: str) -> bool:
+    """Whether it is a version as models have them, like 1.2.3."""
+    return _VERSION.fullmatch(text) is not None
+
+
 def list_models(zoo: Path = ZOO) -> list[Path]:
     """Every model folder of a zoo, by name and then version, whether sound or not."""
-    found = [card.parent for card in zoo.glob(f"*/*/{CARD}") if _VERSION.fullmatch(card.parent.name)]
+    found = [card.parent for card in zoo.glob(f"*/*/{CARD}") if is_version(card.parent.name)]
     return sorted(found, key=lambda folder: (folder.parent.name, _order(folder.name)))
 
 
@@ -80,7 +85,7 @@ def resolve(name_or_path: str, zoo: Path = ZOO) -> Path:
     Raises WeightsError with the names there are.
     """
     name, _, version = name_or_path.partition("/")
-    if _NAME.fullmatch(name) and (not version or _VERSION.fullmatch(version)):
+    if _NAME.fullmatch(name) and (not version or is_version(version)):
         for folder in reversed(list_models(zoo)):
             if folder.parent.name == name and version in ("", folder.name):
                 return folder
@@ -238,7 +243,7 @@ def _faults_of_card(card: object) -> list[str]:
     faults = []
     if not _NAME.fullmatch(str(card.get("name"))):
         faults.append(f"name {card.get('name')!r} is not of lower-case letters, digits, - and _")
-    if not _VERSION.fullmatch(str(card.get("version"))):
+    if not is_version(str(card.get("version"))):
         faults.append(f"version {card.get('version')!r} is not like 1.2.3")
     if card.get("kind") not in get_args(Kind):
         faults.append(f"kind {card.get('kind')!r} is none of {', '.join(get_args(Kind))}")

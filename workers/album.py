@@ -13,7 +13,6 @@ from models.evaluate_anomaly import ShownCase
 
 PLACES = ("worst", "median", "best")
 _SIDE, _TITLE, _GAP = 4.0, 0.4, 0.04  # inches of a panel, of the line above it, and between
-PICTURES = "pictures"  # inside the run folder
 
 Panel = tuple[str, NDArray[Any], float, float, str]  # title, image (Y, X), least and largest value, colours
 

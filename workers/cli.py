@@ -1,11 +1,12 @@
 """The commands that need torch: train, evaluate, models and work. node/cli.py loads them when called."""
 
 import json
-import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from pydantic import ValidationError
 
 from models import weights
@@ -13,11 +14,11 @@ from models.card_again import card_again, require_told
 from models.losses import LOSSES
 from node import log
 from node.config_file import load
+from workers import asked, recipes
 from workers import device as devices
-from workers import recipes
 from workers.album import Album
 from workers.options import Command, command_line, json_option, one_line_errors, require_writable, write_text
-from workers.recipes import MODEL_FOLDER, Request
+from workers.request import MINUTES, MODEL_FOLDER
 from workers.terminal import show_figures, watch, what_was_measured
 from workers.zoo_commands import models
 
@@ -35,109 +36,83 @@ def _data_options(command: Command) -> Command:
             "--pixel-mm", type=click.FloatRange(min=0.01), help="Pixel size of npz files without one."
         ),
         click.option(
-            "--device", default="cpu", show_default=True, help='Where to compute: "cpu", "cuda", "auto".'
+            "--device", default="auto", show_default=True, help='Where to compute: "cpu", "cuda", "auto".'
         ),
     ):
         command = option(command)
     return command
 
 
+def _version(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not weights.is_version(value):
+        raise click.BadParameter(f"{value!r} is not like 1.2.3")
+    return value
+
+
 @click.command()
 @click.argument("name", type=click.Choice(recipes.NAMES))
-@click.option(
-    "--data", multiple=True, required=True, type=_SOURCE, help="DICOM folder, NIfTI or npz; may be repeated."
-)
+@click.option("--data", multiple=True, type=_SOURCE, help="DICOM folder, NIfTI or npz; may be repeated.")
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run folder."
 )
 @click.option("--test", multiple=True, type=_SOURCE, help="Other people, for the card's figures.")
-@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--minutes", default=MINUTES, show_default=True, type=click.FloatRange(min=0, min_open=True))
 @click.option("--steps", type=click.IntRange(min=4), help="Instead of --minutes, to do a training again.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
-@click.option("--resume", is_flag=True, help="Go on with the stopped run in the run folder.")
+@click.option("--resume", is_flag=True, help="Go on with the stopped run in the run folder, as it began.")
 @click.option(
-    "--version", "model_version", default="0.1.0", show_default=True, help="Of the model, like 1.2.3."
+    "--version", default="0.1.0", show_default=True, callback=_version, help="Of the model, like 1.2.3."
 )
 @click.option("--about", type=_SOURCE, help="TOML with description, training_data, warning, licence.")
 @click.option("--from", "start", metavar="MODEL", help="Fine-tune this model instead of a new network.")
-@click.option("--loss", type=click.Choice(LOSSES), help="Instead of the recipe's own, which is mse.")
+@click.option(
+    "--loss", type=click.Choice(LOSSES), help="Instead of the recipe's own, mse; a denoiser takes no bce."
+)
 @click.option("--noisy", is_flag=True, help="A denoiser from noisy series alone; --test must be clean.")
-@click.option("--compiled", is_flag=True, help="Compile the network first: faster on a CPU, needs g++.")
+@click.option(
+    "--compiled/--no-compiled",
+    default=None,
+    help="Compile the network first: a minute, then mostly faster steps; needs g++.  [default: on a GPU]",
+)
 @_data_options
 @json_option
+@click.pass_context
 @one_line_errors
 def train(
-    name: str,
-    data: tuple[Path, ...],
-    out: Path,
-    test: tuple[Path, ...],
-    minutes: float,
-    steps: int | None,
-    seed: int,
-    resume: bool,
-    model_version: str,
-    about: Path | None,
-    start: str | None,
-    loss: str | None,
-    noisy: bool,
-    compiled: bool,
-    device: str,
-    pixel_mm: float | None,
-    volume: str | None,
-    as_json: bool,
+    context: click.Context, /, name: str, out: Path, resume: bool, as_json: bool, **options: Any
 ) -> None:
     """Train a model on your own data, measure it, and write RUN/model with its card.
 
-    People, not slices, are divided into training, calibration and test. Ctrl-C stops a run; --resume
-    goes on with it. Use the result by its path: model = "RUN/model" in config.toml.
+    People, not slices, are divided into training, calibration and test. Ctrl-C stops a run after the
+    step it is in; --resume goes on with it, and takes every option that is not given from RUN/request.json.
+    One that differs is refused, and so are data that changed. Use the result by its path:
+    model = "RUN/model" in config.toml. A denoiser's pictures of patients are in RUN/pictures.
 
-    Exit codes: 0 done, 1 the data or the run cannot be used, 2 wrong use.
+    Exit codes: 0 done, 1 stopped, or the data or the run cannot be used, 2 wrong use.
 
     \b
     Examples:
       aenode train ct-anomaly --data /data/normal-ct --out runs/ours --minutes 60
-      aenode train ct-anomaly --data /data/normal-ct --out runs/ours --resume
+      aenode train ct-anomaly --out runs/ours --resume
       aenode train brain-mr-anomaly --data /data/t1.npz --pixel-mm 0.87 --out runs/brain
       aenode train ct-denoise --from ct-denoise --noisy --data /data/thin --test /data/clean --out runs/n2n
     """
-    request = Request(
-        name=name,
-        data=data,
-        out=out,
-        test=test,
-        minutes=minutes,
-        steps=steps,
-        seed=seed,
-        resume=resume,
-        version=model_version,
-        device=devices.choose(device),
-        compiled=compiled,
-        start=start or "",
-        loss=loss or "",
-        noisy=noisy,
-        pixel_mm=pixel_mm,
-        volume=volume,
-        lineage=_about(about),
-        command=_command_line(
-            name,
-            {
-                "--data": data,
-                "--test": test,
-                "--pixel-mm": pixel_mm,
-                "--volume": volume,
-                "--steps": steps,
-                "--minutes": None if steps else minutes,
-                "--seed": seed,
-                "--from": start and Path(start).name,
-                "--loss": loss,
-                "--noisy": noisy,
-                "--compiled": compiled,
-                "--about": about,
-            },
-        ),
-    )
-    with watch() as watching:
-        card = recipes.train(request, watching)
+    given = {
+        option: value
+        for option, value in options.items()
+        if context.get_parameter_source(option) is not ParameterSource.DEFAULT
+    }
+    if not resume and "data" not in given:
+        data = next(parameter for parameter in context.command.params if parameter.name == "data")
+        raise click.MissingParameter(ctx=context, param=data)
+    if "about" in given:
+        given |= {"lineage": _about(given["about"]), "about": given["about"].name}
+    try:
+        request = asked.request_of(name, out, given, resume=resume)
+        with watch() as watching:
+            card = recipes.train(request, watching)
+    except KeyboardInterrupt as stop:
+        raise click.ClickException(asked.stopped(name, out, stop)) from stop
     if as_json:
         click.echo(json.dumps(card, indent=2))
     else:
@@ -285,15 +260,3 @@ def _about(path: Path | None) -> dict[str, str]:
             f"{path}: no such entry: {', '.join(wrong)}; allowed: {', '.join(sorted(allowed))}"
         )
     return {key: str(value) for key, value in table.items()}
-
-
-def _command_line(name: str, options: dict[str, object]) -> str:
-    """The command for the card; paths by their last part only, since a card travels."""
-    words = ["aenode", "train", name]
-    for option, value in options.items():
-        for one in value if isinstance(value, tuple) else (value,):
-            if one is True:
-                words.append(option)
-            elif one is not None and one is not False:
-                words += [option, one.name if isinstance(one, Path) else f"{one}"]
-    return shlex.join(words)

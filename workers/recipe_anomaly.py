@@ -1,17 +1,18 @@
 """The recipe of anomaly models: normal people, divided, trained on, calibrated with and judged."""
 
-import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from models import pack_anomaly, train_anomaly, weights
 from models.cases import split
 from models.preparation import Contract, Prepared
-from models.train import SETTINGS, TrainSettings
-from workers.album import PICTURES, Album
+from models.train import TrainSettings
+from workers import asked
+from workers.album import Album
 from workers.request import (
     MODEL_FOLDER,
+    PICTURES,
     Request,
     TrainingRefused,
     Watch,
@@ -21,11 +22,13 @@ from workers.request import (
     read,
     read_test,
     require_apart,
+    steps_of,
 )
 
 
 def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
     """Train, calibrate, judge and write an anomaly model; returns its card."""
+    base = base_of(request)
     data = read(request.data, request.name, request.pixel_mm, request.volume, watch)
     normals = [case for case in data.cases if case.lesion is None and not case.abnormal]
     if len(normals) < len(data.cases):
@@ -37,7 +40,6 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         raise TrainingRefused(str(error)) from error
     test = read_test(request, watch) or rest[0]
     require_apart(fitted + calibrating, test)
-    base = base_of(request)
     words = train_anomaly.contract_for(request.name, fitted) if base is None else dict(base.card["input"])
     contract = Contract.of({"input": words})
     pools = []
@@ -49,6 +51,8 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         pools.append(train_anomaly.Pool.of(ready, contract.canvas))
         fitted_ready = fitted_ready or ready
     settings = _settings(request, pools[0])
+    parts = {"training": fitted, "calibration": calibrating, "test": test}
+    asked.keep(request, asdict(settings), settings.steps, base, parts)
     began = time.monotonic()
     result = train_anomaly.train(
         request.name,
@@ -71,7 +75,7 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
         trained_people=len({case.person for case in fitted}),
         trained_on=fitted_ready,
         trained_cases=fitted,
-        lineage=lineage(request, settings, time.monotonic() - began),
+        lineage=lineage(request, base, settings, time.monotonic() - began),
     )
     album = Album()
     pack_anomaly.judge_and_save(
@@ -89,21 +93,17 @@ def train_anomaly_model(request: Request, watch: Watch) -> dict[str, Any]:
 def _settings(request: Request, pool: train_anomaly.Pool) -> TrainSettings:
     if request.resume:
         # The steps were fixed when the run began; a stopped run ends as one that was not.
-        return TrainSettings(**json.loads((request.out / SETTINGS).read_text())["settings"])
-    settings = TrainSettings(
-        steps=request.steps or 1,
+        return asked.kept_settings(request, TrainSettings)
+    draft = TrainSettings(
+        steps=1,
         weight_decay=1e-5,
         seed=request.seed,
         precision=precision(request),
         device=request.device,
     )
-    steps = request.steps
-    if steps is None:
-        steps = max(
-            4, round(request.minutes * 60 / train_anomaly.seconds_a_step(pool, request.seed, settings))
-        )
+    steps = steps_of(request, lambda: train_anomaly.seconds_a_step(pool, request.seed, draft))
     return replace(
-        settings,
+        draft,
         steps=steps,
         warmup=min(100, steps // 4),
         ema_decay=0.995 if steps > 1000 else 0.9,

@@ -1,10 +1,9 @@
 """The recipe of denoisers: clean slices of CT or MR, simulated noise, and other people to be judged on."""
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,13 +12,16 @@ from models import pack_denoiser, weights
 from models.cases import Case, split
 from models.denoiser import BFRAE
 from models.domain_of import denoiser_domain, domain_arrays
-from models.train import SETTINGS, TrainResult, TrainSettings
+from models.train import TrainResult, TrainSettings
 from models.train_denoiser import DenoiserSettings, train_denoiser
 from models.train_mr_denoiser import MRDenoiserSettings, train_mr_denoiser
 from models.train_noisy import train_noisy
+from workers import asked
+from workers.album import Album
 from workers.request import (
     MODALITY,
     MODEL_FOLDER,
+    PICTURES,
     Request,
     TrainingRefused,
     Watch,
@@ -30,6 +32,7 @@ from workers.request import (
     read_test,
     require_apart,
     require_yardsticks,
+    steps_of,
 )
 
 Settings = DenoiserSettings | MRDenoiserSettings
@@ -39,8 +42,7 @@ _SETTINGS: dict[str, type[Settings]] = {"CT": DenoiserSettings, "MR": MRDenoiser
 def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
     """Train, judge and write a denoiser; returns its card."""
     require_yardsticks()
-    if request.noisy and not request.test:
-        raise TrainingRefused("without clean images nothing can be measured: name some of others by --test")
+    base = base_of(request)
     modality = MODALITY[request.name]
     data = read(request.data, request.name, request.pixel_mm, request.volume, watch)
     try:
@@ -49,8 +51,8 @@ def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
         raise TrainingRefused(str(error)) from error
     test = read_test(request, watch) or parts[1]
     require_apart(parts[0], test)
-    base = base_of(request)
     settings = _settings(request, modality, base)
+    asked.keep(request, asdict(settings), settings.train.steps, base, {"training": parts[0], "test": test})
     began = time.monotonic()
     result = _train(parts[0], settings, request, watch, base)
     model = pack_denoiser.make_denoiser(
@@ -60,15 +62,17 @@ def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
         arguments=settings.architecture,
         noise=settings.noise,
         trained_people=len({case.person for case in parts[0]}),
-        lineage=lineage(request, settings.train, time.monotonic() - began),
+        lineage=lineage(request, base, settings.train, time.monotonic() - began),
         modality=modality,
         calibration=domain_arrays(denoiser_domain(result.network.eval(), parts[0], modality, request.seed)),
     )
     again = ["aenode", "evaluate", request.name]
     for option, paths in (("--data", request.test), ("--tune", request.data)):
         again += [word for path in paths for word in (option, path.name)]
-    if request.pixel_mm is not None:
-        again += ["--pixel-mm", f"{request.pixel_mm:g}"]
+    for option, value in (("--pixel-mm", request.pixel_mm), ("--volume", request.volume)):
+        again += [] if value is None else [option, f"{value}"]
+    again += ["--seed", f"{request.seed}"]
+    album = Album()
     pack_denoiser.judge_and_save_denoiser(
         model,
         test,
@@ -77,7 +81,9 @@ def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
         tuning=tuning_people(parts[0]),
         seed=request.seed,
         progress=watch.measured,
+        shown=album.add,
     )
+    album.write(request.out / PICTURES)
     return weights.read_card(request.out / MODEL_FOLDER)
 
 
@@ -104,38 +110,43 @@ def _train(
             architecture=settings.architecture,
             batch=settings.batch,
             patch=settings.patch,
+            validation_people=settings.validation_people,
+            compiled=request.compiled,
             initial=initial,
             progress=watch.step,
         )
     if isinstance(settings, MRDenoiserSettings):
-        return train_mr_denoiser(cases, settings, request.out, progress=watch.step, initial=initial)
+        return train_mr_denoiser(
+            cases,
+            settings,
+            request.out,
+            progress=watch.step,
+            initial=initial,
+            compiled=request.compiled,
+        )
     return train_denoiser(
-        cases, settings, request.out, progress=watch.step, prepared=watch.prepared, initial=initial
+        cases,
+        settings,
+        request.out,
+        progress=watch.step,
+        prepared=watch.prepared,
+        initial=initial,
+        compiled=request.compiled,
     )
 
 
 def _settings(request: Request, modality: str, base: weights.LoadedModel | None) -> Settings:
     kind = _SETTINGS[modality]
+    if request.resume:
+        return asked.kept_settings(request, kind)
     changes = dict(request.changes)
     if base is not None:
         changes["architecture"] = base.card["architecture"]["arguments"]
     if request.loss:
         changes["loss"] = request.loss
-    if request.resume and not request.noisy:
-        whole = json.loads((request.out / SETTINGS).read_text())
-        kept: dict[str, Any] = {
-            field.name: tuple(value) if isinstance(value := whole["described"][field.name], list) else value
-            for field in fields(kind)
-            if field.name in whole["described"]
-        }
-        kept["train"] = TrainSettings(**whole["settings"])
-        return kind(**kept)
     draft = TrainSettings(steps=1, seed=request.seed, precision=precision(request), device=request.device)
     settings = kind(train=draft, **changes)
-    if request.resume:
-        kept_settings = json.loads((request.out / SETTINGS).read_text())["settings"]
-        return replace(settings, train=TrainSettings(**kept_settings))
-    steps = request.steps or max(4, round(request.minutes * 60 / seconds_a_step(settings)))
+    steps = steps_of(request, lambda: seconds_a_step(settings))
     chosen = replace(
         draft,
         steps=steps,

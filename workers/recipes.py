@@ -11,8 +11,8 @@ from models.evaluate import Shown, evaluate_denoiser
 from models.evaluate_anomaly import ShownCase
 from models.evaluate_vae import CodeSpread, evaluate_vae
 from models.preparation import Contract
-from models.train import SETTINGS
 from models.vae import VAE
+from workers import asked
 from workers.recipe_anomaly import train_anomaly_model
 from workers.recipe_denoiser import train_denoiser_model, tuning_people
 from workers.recipe_vae import train_vae_model
@@ -24,6 +24,7 @@ from workers.request import (
     Watch,
     kind_of,
     read,
+    require_sense,
     require_yardsticks,
 )
 
@@ -48,13 +49,17 @@ def train(request: Request, watch: Watch) -> dict[str, Any]:
 
     Raises TrainingRefused, DataRefused, models.train.TrainingError or models.weights.WeightsError.
     """
-    if (request.out / MODEL_FOLDER).exists():
-        raise TrainingRefused(f"{request.out} holds a finished model; choose another run folder")
-    if (request.out / SETTINGS).exists() and not request.resume:
-        raise TrainingRefused(f"{request.out} holds a run; go on with --resume or choose another run folder")
-    if request.resume and not (request.out / SETTINGS).exists():
-        raise TrainingRefused(f"{request.out} holds no run to resume")
-    return _RECIPES[kind_of(request.name)](request, watch)
+    try:
+        asked.require_folder(request.out, resume=request.resume)
+        require_sense(request)
+        if request.resume:
+            asked.require_same(request)
+        request.out.mkdir(parents=True, exist_ok=True)
+        if not request.resume:
+            (request.out / asked.REQUEST).unlink(missing_ok=True)
+        return _RECIPES[kind_of(request.name)](request, watch)
+    except OSError as error:
+        raise TrainingRefused(f"{error.filename or request.out}: {error.strerror or error}") from error
 
 
 def evaluate(

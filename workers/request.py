@@ -1,7 +1,9 @@
 """What a person asks `aenode train` for, and what every recipe does with it: read, keep apart, tell."""
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -11,13 +13,15 @@ from typing import Any, Literal
 import torch
 
 from models.cases import Case
+from models.losses import LOSSES, OF_NOISE
 from models.pack_anomaly import Lineage
 from models.train import SETTINGS, Progress, TrainSettings
 from models.weights import Kind, LoadedModel, load
 from node.errors import AenodeError
 from workers.training import TrainingData, read_cases
 
-MODEL_FOLDER = "model"  # inside the run folder
+MODEL_FOLDER, PICTURES = "model", "pictures"  # inside the run folder
+MINUTES = 30.0  # of training where neither minutes nor steps are asked for
 MODALITY = {
     "ct-denoise": "CT",
     "mr-denoise": "MR",
@@ -42,7 +46,7 @@ class Request:
     data: tuple[Path, ...]
     out: Path
     test: tuple[Path, ...] = ()  # people for the figures; without it, some of `data` are kept apart
-    minutes: float = 30.0
+    minutes: float | None = None
     steps: int | None = None  # instead of minutes, to do a training again
     seed: int = 1
     resume: bool = False
@@ -55,7 +59,7 @@ class Request:
     start: str = ""  # the model to fine-tune
     noisy: bool = False  # a denoiser without clean images
     lineage: dict[str, str] = field(default_factory=dict)  # description, training_data, warning, licence
-    command: str = ""
+    about: str = ""  # the name of the file that says so
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe's settings
 
 
@@ -115,6 +119,35 @@ def require_apart(trained: Sequence[Case], test: Sequence[Case]) -> None:
         raise TrainingRefused(f"{len(both)} people are in the training data and in the test data")
 
 
+def require_sense(request: Request) -> None:
+    """Raise TrainingRefused where an option would have no effect on this recipe, or there is no compiler."""
+    denoiser = kind_of(request.name) == "denoiser"
+    if request.noisy and not denoiser:
+        raise TrainingRefused(f"--noisy is for denoisers, not for {request.name}")
+    if request.noisy and request.loss:
+        raise TrainingRefused("--noisy has its own loss: leave out --loss")
+    if request.noisy and not request.test:
+        raise TrainingRefused("without clean images nothing can be measured: name some of others by --test")
+    taken = OF_NOISE if denoiser else LOSSES
+    if request.loss and request.loss not in taken:
+        raise TrainingRefused(f"--loss {request.loss} is not for {request.name}: {' or '.join(taken)} is")
+    if request.minutes is not None and request.steps is not None and not request.resume:
+        raise TrainingRefused("--minutes or --steps, not both")
+    if request.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise TrainingRefused(f'--device {request.device}: a training computes on "cpu" or "cuda"')
+    if request.compiled and not can_compile(request.device):
+        needed = "g++" if request.device == "cpu" else "triton and a C compiler"
+        raise TrainingRefused(f"--compiled needs {needed}, which this machine has not")
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch can compile for the device: by g++ for a CPU, by triton and a C compiler for a GPU."""
+    variable, usual = ("CXX", ("g++", "clang++")) if device == "cpu" else ("CC", ("gcc", "cc", "clang"))
+    compilers = (os.environ[variable],) if variable in os.environ else usual
+    found = any(map(shutil.which, compilers))
+    return found and (device == "cpu" or find_spec("triton") is not None)
+
+
 def base_of(request: Request) -> LoadedModel | None:
     """The model of `--from`, of the kind and modality that is trained; None without it."""
     if not request.start:
@@ -127,10 +160,16 @@ def base_of(request: Request) -> LoadedModel | None:
     return base
 
 
-def lineage(request: Request, settings: TrainSettings, seconds: float) -> Lineage:
+def steps_of(request: Request, seconds_a_step: Callable[[], float]) -> int:
+    """The steps that are asked for, or as many as fit into the minutes here."""
+    if request.steps is not None:
+        return request.steps
+    return max(4, round((request.minutes or MINUTES) * 60 / seconds_a_step()))
+
+
+def lineage(request: Request, base: LoadedModel | None, settings: TrainSettings, seconds: float) -> Lineage:
     """What the card tells of the training."""
     words = request.lineage
-    base = base_of(request)
     origin = (
         ""
         if base is None
@@ -141,11 +180,41 @@ def lineage(request: Request, settings: TrainSettings, seconds: float) -> Lineag
         training_data=words.get("training_data", _UNKNOWN_LINEAGE),
         warning=words.get("warning", "Nobody certified these people as normal."),
         licence=words.get("licence", "not stated"),
-        command=request.command or shlex.join(["aenode", "train", request.name]),
+        command=command_line(request, settings.steps),
         git=json.loads((request.out / SETTINGS).read_text())["git"],
         steps=settings.steps,
         minutes=None if request.resume else round(seconds / 60, 1),
     )
+
+
+def command_line(request: Request, steps: int) -> str:
+    """The one command that does the training again; paths by their last part, since a card travels."""
+    start = Path(request.start).name if Path(request.start).is_absolute() else request.start
+    gpu = request.device != "cpu"
+    options: dict[str, object] = {
+        "--data": request.data,
+        "--test": request.test,
+        "--pixel-mm": request.pixel_mm,
+        "--volume": request.volume,
+        "--steps": steps,
+        "--seed": request.seed,
+        "--version": request.version,
+        "--from": start,
+        "--loss": request.loss,
+        "--noisy": request.noisy,
+        "--compiled": request.compiled,
+        "--no-compiled": gpu and not request.compiled,  # a GPU compiles unless told not to
+        "--device": request.device.partition(":")[0],
+        "--about": request.about,
+    }
+    words = ["aenode", "train", request.name]
+    for option, value in options.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False and one != "":
+                words += [option, one.name if isinstance(one, Path) else f"{one}"]
+    return shlex.join(words)
 
 
 def _cpu() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Losses, fine-tuning, and learning from noisy neighbours alone."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -99,5 +100,16 @@ def test_a_network_learns_from_noisy_neighbours_alone(tmp_path: Path) -> None:
     with torch.inference_mode():
         drawn = result.network(stack.float())[0, 0].numpy() * 1000
     assert (drawn - clean[0]).std() < 0.75 * 25
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["described"]["people_validating"] == 0
     with pytest.raises(TrainingError, match=r"0 pairs of neighbouring slices .* too far apart"):
         tn.train_noisy([], "CT", settings, tmp_path / "none", architecture=SMALL, patch=32)
+
+
+def test_some_people_only_validate_noisy_neighbours(tmp_path: Path) -> None:
+    """Of five one is kept apart, and the run tells it; what is best is best on someone else."""
+    settings = TrainSettings(steps=2, warmup=1, ema_decay=0.9, validate_every=2)
+    cases = [_thin(name) for name in "abcde"]
+    tn.train_noisy(cases, "CT", settings, tmp_path, architecture=SMALL, batch=2, patch=32)
+    told = json.loads((tmp_path / "settings.json").read_text())["described"]
+    assert (told["people"], told["people_validating"]) == (4, 1)
+    assert told["pairs"] == 4 * told["pairs_validating"] == 20

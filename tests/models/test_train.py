@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from models.train import Progress, TrainingError, TrainResult, TrainSettings, fit
+from models.train import Progress, Stopped, TrainingError, TrainResult, TrainSettings, fit
 
 SETTINGS = TrainSettings(steps=12, learning_rate=0.02, warmup=2, ema_decay=0.9, seed=3, validate_every=4)
 
@@ -66,6 +68,51 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
         assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert _curves(tmp_path / "whole") == _curves(tmp_path / "stopped")
     assert (resumed.best_step, resumed.best) == (whole.best_step, whole.best)
+
+
+def _interrupt_at(steps: set[int]) -> Any:
+    """An `at_step` at which someone presses Ctrl-C."""
+    return lambda step: os.kill(os.getpid(), signal.SIGINT) if step in steps else None
+
+
+def test_ctrl_c_keeps_the_step_that_it_comes_in(tmp_path: Path) -> None:
+    """Nothing is done again, and the means of the curves, too, are those of a run that was not stopped."""
+    _fit(tmp_path / "whole")
+    for stop in (5, 7, 11):  # within a stretch, at a validation, at the last step
+        with pytest.raises(Stopped) as stopped:
+            _fit(tmp_path / "stopped", at_step=_interrupt_at({stop}))
+        assert (stopped.value.step, stopped.value.steps) == (stop + 1, 12)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    _fit(tmp_path / "stopped", at_step=_interrupt_at(set(range(12))))  # all steps are done
+    assert _curves(tmp_path / "whole") == _curves(tmp_path / "stopped")
+    expected, found = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "stopped"))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    """It is not held; the state is that of the last validation."""
+
+    def twice(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        _fit(tmp_path, at_step=twice)
+    assert not isinstance(stopped.value, Stopped)
+    done: list[int] = []
+    _fit(tmp_path, at_step=done.append)
+    assert done[0] == 4
+
+
+@pytest.mark.parametrize("name", ["state.pt", "best.safetensors", "curves.csv"])
+def test_a_damaged_run_is_refused_by_file(tmp_path: Path, name: str) -> None:
+    """A file cut short is named."""
+    _fit(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+    with pytest.raises((TrainingError, ValueError), match=name):
+        _fit(tmp_path)
 
 
 def _fit_reporting_each_step(folder: Path, settings: TrainSettings, progress: Any) -> TrainResult:

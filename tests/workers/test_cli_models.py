@@ -15,6 +15,7 @@ import redis
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from models import train as loop
 from models import weights
 from node.errors import ConfigError
 from tests.peers import RedisServer
@@ -37,12 +38,36 @@ def run(command: object, *words: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Result]:
-    """A run of a few steps: its folder, its data and what the command said."""
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Result]:
+    """A run of four steps that Ctrl-C ends in the third: its folder, its data and what the command said."""
     data = thorax_folder(tmp_path_factory.mktemp("data"), 4)
     out = tmp_path_factory.mktemp("runs") / "ours"
-    said = run(train, "ct-anomaly", "--data", data, "--out", out, "--steps", 4, "--seed", 3, "--json")
+    usual = loop._rate
+
+    def interrupted(settings: loop.TrainSettings, step: int) -> float:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(settings, step)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "_rate", interrupted)
+        said = run(train, "ct-anomaly", "--data", data, "--out", out, "--steps", 4, "--seed", 3)
     return out, data, said
+
+
+@pytest.fixture(scope="module")
+def trained(stopped: tuple[Path, Path, Result]) -> tuple[Path, Path, Result]:
+    """The same run, gone on with to its end, and what that command said."""
+    out, data, _ = stopped
+    return out, data, run(train, "ct-anomaly", "--out", out, "--resume", "--json")
+
+
+def test_ctrl_c_says_how_to_go_on(stopped: tuple[Path, Path, Result]) -> None:
+    """The step is kept, and the command can be pasted."""
+    out, _, said = stopped
+    assert said.exit_code == 1
+    assert f"after 3 of 4 steps; go on with: aenode train ct-anomaly --out {out} --resume" in said.stderr
+    assert (out / loop.STATE).is_file()
 
 
 def test_training_ends_in_a_model_with_a_card(trained: tuple[Path, Path, Result]) -> None:
@@ -77,10 +102,10 @@ def test_a_run_folder_is_not_overwritten(trained: tuple[Path, Path, Result]) -> 
         assert "holds a finished model" in said.stderr
 
 
-def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(
+def test_a_stopped_run_goes_on_as_it_began_or_not_at_all(
     trained: tuple[Path, Path, Result], tmp_path: Path
 ) -> None:
-    """Without its model folder a run is unfinished: --resume completes it to the same weights."""
+    """--resume alone has the seed, the people of each part and the card of the run; others are refused."""
     out, data, _ = trained
     again = tmp_path / "again"
     shutil.copytree(out, again)
@@ -88,10 +113,18 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(
     said = run(train, "ct-anomaly", "--data", data, "--out", again, "--seed", 3)
     assert said.exit_code == 1
     assert "--resume" in said.stderr
-    said = run(train, "ct-anomaly", "--data", data, "--out", again, "--seed", 3, "--resume")
+    person = data / "p1"
+    person.rename(tmp_path / "away")
+    assert "part is not the one" in run(train, "ct-anomaly", "--out", again, "--resume").stderr
+    (tmp_path / "away").rename(person)
+    said = run(train, "ct-anomaly", "--out", again, "--resume")
     assert said.exit_code == 0, said.stderr
     first, second = weights.load(str(out / "model")), weights.load(str(again / "model"))
     assert first.weights_sha256 == second.weights_sha256
+    assert first.card["metrics"] == second.card["metrics"]
+    command = second.card["lineage"]["command"]
+    assert command == first.card["lineage"]["command"]
+    assert "--steps 4 --seed 3 --version 0.1.0" in command and "--minutes" not in command
 
 
 def test_evaluation_prints_and_writes_the_figures_of_the_card(

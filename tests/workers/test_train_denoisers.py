@@ -62,6 +62,9 @@ def test_a_denoiser_is_trained_from_noisy_files(tmp_path: Path, monkeypatch: pyt
     assert figures["phantom"]["rows"][-1]["sd_removed"] > 0.02
     text = (tmp_path / "run" / "model" / "CARD.md").read_text()
     assert "| contrast of the smallest disc |" in text
+    pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
+    assert pictures == ["best.png", "median.png", "worst.png"]
+    assert "--noisy" in card["lineage"]["command"] and card["measured_by"].endswith("--seed 1")
     with pytest.raises(recipes.TrainingRefused, match="finished model"):
         recipes.train(request, Watch())
 
@@ -87,7 +90,7 @@ def test_a_stopped_denoiser_ends_as_one_that_was_not(tmp_path: Path, monkeypatch
 
     def pulled(*arguments: Any) -> None:
         saved(*arguments)
-        if 6 in arguments:  # the step
+        if arguments[-1].step == 6:
             raise _Stop
 
     monkeypatch.setattr(loop, "_save_state", pulled)
