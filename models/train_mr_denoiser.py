@@ -159,7 +159,7 @@ class _Source:
         made = not self.real or (bool(self.made) and rng.random() < settings.synthetic_share)
         pool = self.made if made else self.real
         item = pool[rng.integers(len(pool))]
-        stack, slope = self._slices(rng, item, pool)
+        stack, slope, repeated = self._slices(rng, item, pool)
         low, high = settings.noise
         floor = max(low, min(settings.least_ratio * item.own_noise * slope, high / 2))
         sigma = float(np.exp(rng.uniform(np.log(floor), np.log(high))))
@@ -167,9 +167,10 @@ class _Source:
         acquired = (1.0, 1.0) if rng.random() < 0.4 else (first, second)
         # Noise is stronger far from the coils and after parallel imaging.
         uneven = np.exp(ndimage.zoom(rng.normal(0, 0.15, (3, 3)), stack.shape[-1] / 3, order=1))
-        noisy = rician(
-            stack, np.float32(sigma) * uneven.astype(np.float32), complex_noise(stack.shape, acquired, rng)
-        )
+        noise = complex_noise(stack.shape, acquired, rng)
+        # A slice without a neighbour stands in for it with the noise it has; two samples would be worth more.
+        noise[repeated] = noise[0]
+        noisy = rician(stack, np.float32(sigma) * uneven.astype(np.float32), noise)
         wanted = _rice(stack[:1], sigma * uneven)
         both = np.concatenate((noisy, wanted))[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
         turn, mirror = int(rng.integers(4)), rng.random() < 0.5
@@ -179,8 +180,10 @@ class _Source:
 
     def _slices(
         self, rng: np.random.Generator, item: _Slice, pool: list[_Slice]
-    ) -> tuple[NDArray[np.float32], float]:
-        """Itself, below, above (3, P, P) without noise, and by how much their own noise was stretched."""
+    ) -> tuple[NDArray[np.float32], float, list[int]]:
+        """Itself, below, above (3, P, P) without noise; by how much their own noise was stretched; and
+        which of the others are itself again.
+        """
         wide = self.settings.patch + 2 * MARGIN
         centre = item.inside[rng.integers(len(item.inside))]
         window = tuple(
@@ -190,10 +193,12 @@ class _Source:
         spots = inserts(rng, wide) / np.float32(_INSERT_UNIT)
         kind = rng.choice(NEIGHBOURS, p=SHARES)
         stack = [item.image[window] + spots[0]]
+        repeated = []
         for side in range(2):
             beside = item.beside[side]
             if kind == "repeated" or (kind == "half" and side == 0):
                 stack.append(stack[0])
+                repeated.append(1 + side)
             elif kind == "other":
                 if beside is None:
                     stranger = pool[rng.integers(len(pool))].image
@@ -203,10 +208,10 @@ class _Source:
                 stack.append(shifted(rng, item.image[window]) + spots[1 + side])
         whole = np.maximum(np.stack(stack), 0)
         if rng.random() >= self.settings.tones:
-            return np.asarray(whole * np.float32(rng.uniform(0.8, 1.2)), np.float32), 1.0
+            return np.asarray(whole * np.float32(rng.uniform(0.8, 1.2)), np.float32), 1.0, repeated
         bent = toned(whole, rng)
         before, after = (float(np.std(np.diff(image, axis=-1))) for image in (whole, bent))
-        return bent, max(0.3, after / max(before, 1e-6))
+        return bent, max(0.3, after / max(before, 1e-6)), repeated
 
 
 def _rice(magnitude: NDArray[np.float32], sigma: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -89,6 +89,18 @@ def test_patches_are_rician_and_bent_in_contrast() -> None:
     assert any(np.corrcoef(curve[0, 20:], image[0, 20:])[0, 1] < -0.8 for curve in bent)
 
 
+def test_a_slice_that_stands_in_for_its_neighbour_brings_its_noise() -> None:
+    """At the end of a series and in one without neighbours there is no second sample to average with."""
+    settings = _settings()
+    made = [tm._synthetic(settings, n) for n in range(4)]
+    noisy = tm._Source([], made, settings).draw(np.random.default_rng(3), 80).noisy
+    below, itself, above = noisy[:, :3].unbind(1)
+    alone = (below == itself).flatten(1).all(1), (above == itself).flatten(1).all(1)
+    assert float(alone[0].float().mean()) == pytest.approx(0.5, abs=0.15)
+    assert float(alone[1].float().mean()) == pytest.approx(0.35, abs=0.15)
+    assert bool((alone[0] | ~alone[1]).all())
+
+
 def test_training_learns_and_the_model_keeps_its_bounds_in_any_unit(tmp_path: Path) -> None:
     """The loss falls; scaled by 700 the same series is denoised the same; no pixel passes its bound."""
     torch.set_num_threads(1)
