@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import weights
 from models.cases import Case
 from models.train import SETTINGS, Stopped, TrainSettings
 from tests.workers.models_made import anomaly_folder, denoiser_folder
@@ -15,6 +16,7 @@ from workers import asked
 from workers.cli import train
 from workers.request import Request, TrainingRefused, command_line, precision
 
+SHIPPED = f"ct-anomaly/{weights.read_card(weights.resolve('ct-anomaly'))['version']}"
 PEOPLE = [
     Case(name, "made", "CT", np.full((2, 8, 8), number, np.float32), np.zeros((2, 8, 8), bool), (1.0, 1.0))
     for number, name in enumerate("abc")
@@ -82,7 +84,7 @@ def test_a_gpu_is_used_where_there_is_one(began: Request, monkeypatch: pytest.Mo
         (("--loss", "mse"), "--loss mse is asked, and the run in {out} began with charbonnier"),
         (("--pixel-mm", 1), "--pixel-mm 1.0 is asked, and the run in {out} began with 0.8"),
         (("--volume", "T2.nii"), "--volume T2.nii is asked, and the run in {out} began with T1.nii.gz"),
-        (("--from", "ct-anomaly/0.1.1"), "--from ct-anomaly/0.1.1 is asked, and the run in {out} began with"),
+        (("--from", SHIPPED), f"--from {SHIPPED} is asked, and the run in {{out}} began with"),
         (("--compiled",), "--compiled on is asked, and the run in {out} began with off"),
         (("--about", "{about}"), '--about {{"licence": "theirs"}} is asked'),
     ],
@@ -197,10 +199,10 @@ def test_a_stop_says_how_to_go_on(began: Request, tmp_path: Path) -> None:
 
 def test_the_card_s_command_does_it_again(began: Request) -> None:
     """Steps instead of minutes, the version, and no folder of the site."""
-    request = replace(began, steps=None, minutes=30.0, start="ct-anomaly/0.1.1")
+    request = replace(began, steps=None, minutes=30.0, start=SHIPPED)
     assert command_line(request, 812) == (
         "aenode train ct-anomaly --data data --pixel-mm 0.8 --volume T1.nii.gz --steps 812 --seed 7 "
-        "--version 2.0.0 --from ct-anomaly/0.1.1 --loss charbonnier --device cpu --about about.toml"
+        f"--version 2.0.0 --from {SHIPPED} --loss charbonnier --device cpu --about about.toml"
     )
     gpu = replace(request, device="cuda:1", start="/site/runs/ours/model")
     assert "--from model" in command_line(gpu, 812)
