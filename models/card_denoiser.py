@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.benches import WINDOW
+from models.benches import TISSUES, WINDOW
 from models.card_phantom import percent, phantom_lines, smallest_kept
 from models.evaluate import Figures
 
@@ -157,7 +157,9 @@ def _against_lines(people: Figures) -> list[str]:
 def _people_table(people: Figures) -> list[str]:
     level = people["level"]
     error, unit = ("rmse_hu", "HU") if level == "dose" else ("rmse_percent", "%")
-    shifts = [name for name in people["rows"][0] if name.startswith("shift_")]
+    # A card from disk has its names in alphabetical order.
+    tissues = [f"shift_{tissue}_hu" for tissue in TISSUES]
+    shifts = [name for name in ("shift_hu", "shift_percent", *tissues) if name in people["rows"][0]]
     heads = [name.removeprefix("shift_").removesuffix("_hu").removesuffix("_percent") for name in shifts]
     lines = [
         f"| {level} | method | error, {unit} | PSNR, dB | SSIM | s a slice | shift, {unit}: "

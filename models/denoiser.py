@@ -65,6 +65,23 @@ class ResidualBlock(nn.Module):
         return out
 
 
+class ExactConv2d(nn.Conv2d):
+    """A convolution that reads its input in float32 where the others work in bfloat16.
+
+    bfloat16 has steps of 4 HU at the HU of bone and air. An image that is rounded to it has three times the
+    error of one whose features are, at no cost in time: this layer has 2 % of the network's arithmetic.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) → (B, C', H', W'), in the precision that is asked for."""
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(x)
+        with torch.autocast(kind, enabled=False):
+            exact = super().forward(x.float().contiguous(memory_format=torch.channels_last))
+        return exact.to(torch.get_autocast_dtype(kind))
+
+
 class BFRAE(nn.Module):
     """Bias-free residual autoencoder on half, a quarter and an eighth of the resolution.
 
@@ -75,7 +92,7 @@ class BFRAE(nn.Module):
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 128), blocks: int = 2) -> None:
         super().__init__()
         low, middle, high = widths
-        self.enter = nn.Conv2d(4 * 4, low, 3, padding=1, bias=False)
+        self.enter = ExactConv2d(4 * 4, low, 3, padding=1, bias=False)
         self.encode_low = _blocks(low, blocks)
         self.down_low = nn.Conv2d(low, middle, 2, stride=2, bias=False)
         self.encode_middle = _blocks(middle, blocks)
