@@ -61,10 +61,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def command_line(command: str, model: str, options: Mapping[str, object]) -> str:
-    """The command for a card; what is a path by its last part only, since a card travels."""
+    """The command for a card: a flag where a value is True, nothing where it is None, False or "".
+
+    Of a path it has the last part only, since a card travels.
+    """
     words = ["aenode", command, Path(model).name if Path(model).is_dir() else model]
     for option, value in options.items():
         for one in value if isinstance(value, tuple) else (value,):
-            if one is not None:
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False and one != "":
                 words += [option, one.resolve().name if isinstance(one, Path) else f"{one}"]
     return shlex.join(words)

@@ -1,6 +1,5 @@
 """The recipe of denoisers: clean slices of CT or MR, simulated noise, and other people to be judged on."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from models.train_mr_denoiser import MRDenoiserSettings, train_mr_denoiser
 from models.train_noisy import train_noisy
 from workers import asked
 from workers.album import Album
+from workers.options import command_line
 from workers.request import (
     MODALITY,
     MODEL_FOLDER,
@@ -66,18 +66,21 @@ def train_denoiser_model(request: Request, watch: Watch) -> dict[str, Any]:
         modality=modality,
         calibration=domain_arrays(denoiser_domain(result.network.eval(), parts[0], modality, request.seed)),
     )
-    again = ["aenode", "evaluate", request.name]
-    for option, paths in (("--data", request.test), ("--tune", request.data)):
-        again += [word for path in paths for word in (option, path.name)]
-    for option, value in (("--pixel-mm", request.pixel_mm), ("--volume", request.volume)):
-        again += [] if value is None else [option, f"{value}"]
-    again += ["--seed", f"{request.seed}"]
+    again = {
+        "--data": request.test,
+        "--tune": request.data,
+        "--pixel-mm": request.pixel_mm,
+        "--volume": request.volume,
+        "--seed": request.seed,
+    }
     album = Album()
     pack_denoiser.judge_and_save_denoiser(
         model,
         test,
         request.out / MODEL_FOLDER,
-        measured_by=shlex.join(again) if request.test else model.card["lineage"]["command"],
+        measured_by=command_line("evaluate", request.name, again)
+        if request.test
+        else model.card["lineage"]["command"],
         tuning=tuning_people(parts[0]),
         seed=request.seed,
         progress=watch.measured,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from models.pack_anomaly import Lineage
 from models.train import SETTINGS, Progress, TrainSettings
 from models.weights import Kind, LoadedModel, load
 from node.errors import AenodeError
+from workers.options import command_line
 from workers.training import TrainingData, read_cases
 
 MODEL_FOLDER, PICTURES = "model", "pictures"  # inside the run folder
@@ -180,16 +180,15 @@ def lineage(request: Request, base: LoadedModel | None, settings: TrainSettings,
         training_data=words.get("training_data", _UNKNOWN_LINEAGE),
         warning=words.get("warning", "Nobody certified these people as normal."),
         licence=words.get("licence", "not stated"),
-        command=command_line(request, settings.steps),
+        command=command_again(request, settings.steps),
         git=json.loads((request.out / SETTINGS).read_text())["git"],
         steps=settings.steps,
         minutes=None if request.resume else round(seconds / 60, 1),
     )
 
 
-def command_line(request: Request, steps: int) -> str:
-    """The one command that does the training again; paths by their last part, since a card travels."""
-    start = Path(request.start).name if Path(request.start).is_absolute() else request.start
+def command_again(request: Request, steps: int) -> str:
+    """The one command that does the training again."""
     gpu = request.device != "cpu"
     options: dict[str, object] = {
         "--data": request.data,
@@ -199,7 +198,7 @@ def command_line(request: Request, steps: int) -> str:
         "--steps": steps,
         "--seed": request.seed,
         "--version": request.version,
-        "--from": start,
+        "--from": Path(request.start).name if Path(request.start).is_absolute() else request.start,
         "--loss": request.loss,
         "--noisy": request.noisy,
         "--compiled": request.compiled,
@@ -207,14 +206,7 @@ def command_line(request: Request, steps: int) -> str:
         "--device": request.device.partition(":")[0],
         "--about": request.about,
     }
-    words = ["aenode", "train", request.name]
-    for option, value in options.items():
-        for one in value if isinstance(value, tuple) else (value,):
-            if one is True:
-                words.append(option)
-            elif one is not None and one is not False and one != "":
-                words += [option, one.name if isinstance(one, Path) else f"{one}"]
-    return shlex.join(words)
+    return command_line("train", request.name, options)
 
 
 def _cpu() -> dict[str, Any]:

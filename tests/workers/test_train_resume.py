@@ -14,7 +14,7 @@ from tests.workers.models_made import anomaly_folder, denoiser_folder
 from tests.workers.test_cli_models import run
 from workers import asked
 from workers.cli import train
-from workers.request import Request, TrainingRefused, command_line, precision
+from workers.request import Request, TrainingRefused, command_again, precision
 
 SHIPPED = f"ct-anomaly/{weights.read_card(weights.resolve('ct-anomaly'))['version']}"
 PEOPLE = [
@@ -200,10 +200,10 @@ def test_a_stop_says_how_to_go_on(began: Request, tmp_path: Path) -> None:
 def test_the_card_s_command_does_it_again(began: Request) -> None:
     """Steps instead of minutes, the version, and no folder of the site."""
     request = replace(began, steps=None, minutes=30.0, start=SHIPPED)
-    assert command_line(request, 812) == (
+    assert command_again(request, 812) == (
         "aenode train ct-anomaly --data data --pixel-mm 0.8 --volume T1.nii.gz --steps 812 --seed 7 "
         f"--version 2.0.0 --from {SHIPPED} --loss charbonnier --device cpu --about about.toml"
     )
     gpu = replace(request, device="cuda:1", start="/site/runs/ours/model")
-    assert "--from model" in command_line(gpu, 812)
-    assert "--no-compiled --device cuda" in command_line(gpu, 812)
+    assert "--from model" in command_again(gpu, 812)
+    assert "--no-compiled --device cuda" in command_again(gpu, 812)
