@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.train import Progress, Stopped, TrainingError, TrainResult, TrainSettings, fit
+from tests.interrupts import press_ctrl_c
 
 SETTINGS = TrainSettings(steps=12, learning_rate=0.02, warmup=2, ema_decay=0.9, seed=3, validate_every=4)
 
@@ -72,7 +72,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 def _interrupt_at(steps: set[int]) -> Any:
     """An `at_step` at which someone presses Ctrl-C."""
-    return lambda step: os.kill(os.getpid(), signal.SIGINT) if step in steps else None
+    return lambda step: press_ctrl_c() if step in steps else None
 
 
 def test_ctrl_c_keeps_the_step_that_it_comes_in(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
     def twice(step: int) -> None:
         if step == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            press_ctrl_c()
+            press_ctrl_c()
 
     with pytest.raises(KeyboardInterrupt) as stopped:
         _fit(tmp_path, at_step=twice)

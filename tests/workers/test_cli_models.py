@@ -18,6 +18,7 @@ from PIL import Image
 from models import train as loop
 from models import weights
 from node.errors import ConfigError
+from tests.interrupts import press_ctrl_c
 from tests.peers import RedisServer
 from tests.series import series, write
 from workers.cli import evaluate, models, train, work
@@ -46,7 +47,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Resul
 
     def interrupted(settings: loop.TrainSettings, step: int) -> float:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            press_ctrl_c()
         return usual(settings, step)
 
     with pytest.MonkeyPatch.context() as patched:
