@@ -57,7 +57,7 @@ def read_curves(folder: Path) -> list[dict[str, float]]:
 def plot_curves(folder: Path) -> None:
     """Draw curves.csv as curves.png, a panel for each measure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only plots need it
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     rows = read_curves(folder)
     names = [name for name in rows[0] if name != "step"] if rows else []

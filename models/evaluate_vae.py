@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.cases import Case
 from models.few_labels import Learner, from_scratch, linear, probe, small
 from models.pca import fit_components
-from models.preparation import Contract, OutsideDomain, prepare
+from models.preparation import Contract
 from models.train_anomaly import prepare_cases
 from models.train_vae import on_canvas
 from models.vae import VAE, decode_codes, encode_slices, novelty
@@ -47,17 +47,34 @@ class CodeSpread:
         return cls(arrays[CODE_MEAN], arrays[CODE_SD])
 
 
-def series_novelties(network: VAE, cases: Sequence[Case], contract: Contract) -> list[tuple[str, float]]:
-    """The person and the novelty, which is the median of the slices', of each series that can be prepared."""
-    found = []
+@dataclass(frozen=True)
+class Series:
+    """A case whose slices lie on the network's canvas."""
+
+    case: Case
+    images: Image  # (N, H, W)
+    masks: Mask
+
+
+def prepared_series(
+    network: VAE, cases: Sequence[Case], contract: Contract
+) -> tuple[list[Series], list[str]]:
+    """Each series that can be prepared, and a sentence for each that is outside of the contract."""
+    found: list[Series] = []
+    notes: list[str] = []
     for case in cases:
+        ready, said = prepare_cases([case], contract)
+        notes += said
         try:
-            ready = prepare(case.volume, case.padding, case.spacing, contract)
-            value = float(np.median(novelty(network, *on_canvas([ready], network.canvas))))
-        except (OutsideDomain, ValueError):
+            found.append(Series(case, *on_canvas(ready, network.canvas)))
+        except ValueError:  # no slice shows enough
             continue
-        found.append((case.person, value))
-    return found
+    return found, notes
+
+
+def series_novelties(network: VAE, series: Sequence[Series]) -> NDArray[np.float64]:
+    """The novelty (N,) of each series: the median of its slices'."""
+    return np.array([float(np.median(novelty(network, one.images, one.masks))) for one in series])
 
 
 def evaluate_vae(
@@ -73,14 +90,15 @@ def evaluate_vae(
 
     `known` are novelties of normal series. Raises ValueError where no case can be prepared.
     """
-    ready, notes = prepare_cases(cases, contract)
-    images, masks = on_canvas(ready, network.canvas)
-    judged = series_novelties(network, cases, contract)
-    if not judged:
+    series, notes = prepared_series(network, cases, contract)
+    if not series:
         raise ValueError("no case can be prepared: " + "; ".join(notes))
-    found = [value for _, value in judged]
+    images, masks = (
+        np.concatenate(part) for part in zip(*((one.images, one.masks) for one in series), strict=True)
+    )
+    found = series_novelties(network, series)
     return {
-        "people": len({person for person, _ in judged}),
+        "people": len({one.case.person for one in series}),
         "slices": len(images),
         "compression": [] if spread is None else compression(network, images, masks, spread),
         "pca_psnr_db": _linear_psnr(images, masks, network.canvas),
@@ -88,26 +106,30 @@ def evaluate_vae(
             "normals": len(known),
             "median_of_normals": round(float(np.median(known)), 6),
             "median_of_these": round(float(np.median(found)), 6),
-            "above_all_normals": round(float(np.mean(np.array(found) > known.max())), 3),
+            "above_all_normals": round(float(np.mean(found > known.max())), 3),
         },
         "notes": notes,
-    } | _labelled(network, contract, cases, seed)
+    } | _labelled(network, series, cases, seed)
 
 
-def _labelled(network: VAE, contract: Contract, cases: Sequence[Case], seed: int) -> Figures:
-    labelled = [case for case in cases if case.abnormal is not None and len(case.volume) == 1]
-    if len({case.abnormal for case in labelled}) < 2:
+def _labelled(network: VAE, series: Sequence[Series], cases: Sequence[Case], seed: int) -> Figures:
+    """The probe, where all films that are known to be of one kind or the other could be prepared."""
+    asked = [case for case in cases if _is_labelled(case)]
+    labelled = [one for one in series if _is_labelled(one.case)]
+    abnormal = np.array([bool(one.case.abnormal) for one in labelled])
+    if len(labelled) < len(asked) or len(set(abnormal.tolist())) < 2:
         return {}
-    films, _ = on_canvas(prepare_cases(labelled, contract)[0], network.canvas)
-    if len(films) < len(labelled):
-        return {}
+    films = np.concatenate([one.images for one in labelled])
     rivals: dict[str, Learner] = {
         "codes": linear(encode_slices(network, films)),
         "pixels": linear(small(films)),
         "scratch": from_scratch(films, network),
     }
-    abnormal = np.array([bool(case.abnormal) for case in labelled])
-    return {"probe": probe(rivals, abnormal, [case.person for case in labelled], seed=seed)}
+    return {"probe": probe(rivals, abnormal, [one.case.person for one in labelled], seed=seed)}
+
+
+def _is_labelled(case: Case) -> bool:
+    return case.abnormal is not None and len(case.volume) == 1
 
 
 def compression(

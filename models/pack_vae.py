@@ -10,12 +10,10 @@ from torch import nn
 
 from models import weights
 from models.cases import Case
-from models.evaluate_vae import CodeSpread, evaluate_vae, series_novelties
+from models.evaluate_vae import CodeSpread, evaluate_vae, prepared_series, series_novelties
 from models.few_labels import PROBE_SIDE
 from models.pack_anomaly import Lineage
 from models.preparation import Contract
-from models.train_anomaly import prepare_cases
-from models.train_vae import on_canvas
 from models.vae import VAE, encode_slices
 
 Figures = dict[str, Any]
@@ -43,12 +41,12 @@ def judge_and_save_vae(
     """
     assert isinstance(network, VAE)
     contract = Contract.of({"input": words})
-    known = [value for _, value in series_novelties(network, calibration_cases, contract)]
-    if not known:
+    held, _ = prepared_series(network, calibration_cases, contract)
+    if not held:
         raise ValueError("no calibration case can be prepared")
-    held, _ = on_canvas(prepare_cases(calibration_cases, contract)[0], network.canvas)
-    spread = CodeSpread.of(encode_slices(network, held))
-    figures = evaluate_vae(network, contract, test_cases, np.sort(np.array(known)), spread, seed=seed)
+    known = np.sort(series_novelties(network, held))
+    spread = CodeSpread.of(encode_slices(network, np.concatenate([one.images for one in held])))
+    figures = evaluate_vae(network, contract, test_cases, known, spread, seed=seed)
     card = {
         "name": name,
         "version": version,
@@ -64,7 +62,7 @@ def judge_and_save_vae(
         "metrics": figures,
     }
     golden = np.random.default_rng(0).uniform(0, 1, (1, 1, *contract.canvas)).astype(np.float32)
-    calibration = {NOVELTY: np.sort(np.asarray(known, np.float32)), **spread.to_arrays()}
+    calibration = {NOVELTY: known.astype(np.float32), **spread.to_arrays()}
     weights.save(folder, network, card, golden, vae_card_text(card, figures), calibration=calibration)
     return figures
 

@@ -4,7 +4,6 @@ Kascenas, Pugeault and O'Neil 2022 ("Denoising autoencoders for unsupervised ano
 brain MRI"): the noise has the size of lesions, so that at test time a lesion is taken off as well.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from models.cases import Case
 from models.losses import pixel_error
 from models.pca import fitted
 from models.preparation import Contract, OutsideDomain, Prepared, prepare
-from models.train import Progress, TrainResult, TrainSettings, compiled_if, fit, started
+from models.train import Progress, TrainResult, TrainSettings, compiled_if, fit, seconds_a_step, started
 
-ARCHITECTURE = {"id": "coarse-dae", "arguments": {"widths": [24, 48, 96, 192], "groups": 8}}
+ARCHITECTURE: dict[str, Any] = {"id": "coarse-dae", "arguments": {"widths": [24, 48, 96, 192], "groups": 8}}
 INPUTS: dict[str, dict[str, Any]] = {
     "ct-anomaly": {
         "modality": "CT",
@@ -207,7 +206,7 @@ def train(
     """Train a network of ARCHITECTURE on `pool`; the best is the lowest error on `held_out`."""
     noise = noise or NoiseSettings(blobs=_BLOBS.get(name, 0.0), cells=_CELLS.get(name, NoiseSettings.cells))
     torch.manual_seed(settings.seed)
-    network = CoarseDAE(**ARCHITECTURE["arguments"])  # type: ignore[arg-type]  # the dict is a JSON literal
+    network = CoarseDAE(**ARCHITECTURE["arguments"])
     started(network, initial)
     mirror = name in MIRRORED
     fixed = [
@@ -231,20 +230,13 @@ def train(
     )
 
 
-def seconds_a_step(pool: Pool, seed: int, settings: TrainSettings) -> float:
-    """How long a step takes here, measured on three after a first one; validation comes on top."""
-    network = CoarseDAE(**ARCHITECTURE["arguments"]).to(settings.device)  # type: ignore[arg-type]  # as above
+def step_seconds(pool: Pool, seed: int, settings: TrainSettings) -> float:
+    """How long a step takes here (models.train.seconds_a_step)."""
+    network = CoarseDAE(**ARCHITECTURE["arguments"]).to(settings.device)
     rng = np.random.default_rng(seed)
-    began = 0.0
-    for _ in range(4):
-        with torch.autocast(
-            torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bfloat16"
-        ):
-            value = masked_error(network, draw(pool, rng, NoiseSettings(), mirror=False))
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        float(value.detach())  # waits for the device
-        began = began or time.monotonic()
-    return (time.monotonic() - began) / 3
+    return seconds_a_step(
+        settings, lambda: masked_error(network, draw(pool, rng, NoiseSettings(), mirror=False))
+    )
 
 
 def calibrate(

@@ -1,6 +1,5 @@
 """Teaching the variational autoencoder."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn import functional
 from models.losses import pixel_error
 from models.pca import fitted
 from models.preparation import Prepared
-from models.train import Progress, TrainResult, TrainSettings, fit, started
+from models.train import Progress, TrainResult, TrainSettings, fit, seconds_a_step, started
 from models.train_anomaly import Pool, movement
 from models.vae import (
     BETA,
@@ -95,19 +94,11 @@ def train_vae(
     )
 
 
-def seconds_a_step(settings: TrainSettings, arguments: Mapping[str, Any]) -> float:
-    """How long a step takes here, measured on three after a first one."""
+def step_seconds(settings: TrainSettings, arguments: Mapping[str, Any]) -> float:
+    """How long a step takes here (models.train.seconds_a_step)."""
     network = VAE(**arguments).to(settings.device)
     image = torch.zeros(_BATCH, 1, *network.canvas, device=settings.device)
-    bfloat16 = settings.precision == "bfloat16"
-    began = 0.0
-    for _ in range(4):
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=bfloat16):
-            value = vae_loss(network, image, torch.ones_like(image), BETA)
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        float(value.detach())  # waits for the device
-        began = began or time.monotonic()
-    return (time.monotonic() - began) / 3
+    return seconds_a_step(settings, lambda: vae_loss(network, image, torch.ones_like(image), BETA))
 
 
 def on_canvas(ready: Sequence[Prepared], canvas: tuple[int, int]) -> tuple[Image, Mask]:

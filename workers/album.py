@@ -87,7 +87,7 @@ def _judged(one: ShownCase) -> list[Panel]:
 
 def _draw(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only pictures need it
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     width, height = _SIDE * max(len(row) for row in rows), (_SIDE + _TITLE) * len(rows)
     figure = Figure(figsize=(width, height))

@@ -16,7 +16,7 @@ import numpy as np
 
 from models import weights
 from models.cases import Case
-from models.train import SETTINGS, Stopped, TrainSettings
+from models.train import SETTINGS, Stopped, TrainSettings, write_whole
 from workers import device as devices
 from workers.request import MODEL_FOLDER, Request, TrainingRefused, can_compile
 
@@ -112,9 +112,7 @@ def keep(
     }
     if not request.resume:
         request.out.mkdir(parents=True, exist_ok=True)
-        temporary = request.out / (REQUEST + ".part")
-        temporary.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(request.out / REQUEST)
+        write_whole(request.out / REQUEST, json.dumps(now, indent=2) + "\n")
         return
     began = _read(request.out, request.name)
     if began.get("start_weights") != start:

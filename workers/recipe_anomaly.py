@@ -101,7 +101,7 @@ def _settings(request: Request, pool: train_anomaly.Pool) -> TrainSettings:
         precision=precision(request),
         device=request.device,
     )
-    steps = steps_of(request, lambda: train_anomaly.seconds_a_step(pool, request.seed, draft))
+    steps = steps_of(request, lambda: train_anomaly.step_seconds(pool, request.seed, draft))
     return replace(
         draft,
         steps=steps,

@@ -11,7 +11,7 @@ from models import pack_denoiser, weights
 from models.cases import Case, split
 from models.denoiser import BFRAE
 from models.domain_of import denoiser_domain, domain_arrays
-from models.train import TrainResult, TrainSettings
+from models.train import TrainResult, TrainSettings, seconds_a_step
 from models.train_denoiser import DenoiserSettings, train_denoiser
 from models.train_mr_denoiser import MRDenoiserSettings, train_mr_denoiser
 from models.train_noisy import train_noisy
@@ -149,7 +149,7 @@ def _settings(request: Request, modality: str, base: weights.LoadedModel | None)
         changes["loss"] = request.loss
     draft = TrainSettings(steps=1, seed=request.seed, precision=precision(request), device=request.device)
     settings = kind(train=draft, **changes)
-    steps = steps_of(request, lambda: seconds_a_step(settings))
+    steps = steps_of(request, lambda: step_seconds(settings))
     chosen = replace(
         draft,
         steps=steps,
@@ -160,17 +160,9 @@ def _settings(request: Request, modality: str, base: weights.LoadedModel | None)
     return replace(settings, train=chosen)
 
 
-def seconds_a_step(settings: Settings) -> float:
-    """How long a denoiser's step takes here, measured on three after a first one."""
+def step_seconds(settings: Settings) -> float:
+    """How long a denoiser's step takes here (models.train.seconds_a_step)."""
     network = BFRAE(**settings.architecture).to(settings.train.device)
     shape = (settings.batch, 4, settings.patch, settings.patch)
     batch = torch.zeros(shape, device=settings.train.device)
-    bfloat16 = settings.train.precision == "bfloat16"
-    began = 0.0
-    for _ in range(4):
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bfloat16):
-            value = network(batch).float().square().mean()
-        value.backward()
-        float(value.detach())  # waits for the device
-        began = began or time.monotonic()
-    return (time.monotonic() - began) / 3
+    return seconds_a_step(settings.train, lambda: network(batch).float().square().mean())

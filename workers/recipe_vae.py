@@ -9,7 +9,7 @@ from models.cases import split
 from models.preparation import Contract
 from models.train import TrainSettings
 from models.train_anomaly import Pool, contract_for, prepare_cases
-from models.train_vae import seconds_a_step, train_vae, vae_canvas
+from models.train_vae import step_seconds, train_vae, vae_canvas
 from workers import asked
 from workers.request import (
     MODEL_FOLDER,
@@ -90,7 +90,7 @@ def _settings(request: Request, arguments: dict[str, Any]) -> TrainSettings:
         precision=precision(request),
         device=request.device,
     )
-    steps = steps_of(request, lambda: seconds_a_step(draft, arguments))
+    steps = steps_of(request, lambda: step_seconds(draft, arguments))
     return replace(
         draft,
         steps=steps,

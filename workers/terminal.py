@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.evaluate_anomaly import METHODS
+from models.evaluate_anomaly import EXPERT, METHODS
 from models.train import Progress as Step
 from workers.recipes import Watch
 
@@ -68,7 +68,7 @@ def what_was_measured(figures: Mapping[str, Any], people: int, slices: int) -> l
     else:
         normals, images = figures["normals"], figures.get("images")
         parts = [f"{normals['people']} normal people, {normals['slices']} slices"]
-        masked = [row for row in figures["lesions"] if row["kind"].startswith("expert mask")]
+        masked = [row for row in figures["lesions"] if row["kind"].startswith(EXPERT)]
         if masked:
             count = sum(row["slices"] for row in masked)
             parts.append(f"{len(masked)} cases with an expert's mask, {count} slices")

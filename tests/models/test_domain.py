@@ -11,9 +11,9 @@ from models.domain import BRIGHTNESS, Domain, evenly, fit_domain
 from models.domain_of import anomaly_domain, denoiser_domain, denoiser_features, series_features
 from models.preparation import Contract
 from models.weights import LoadedModel
-from tests.models.test_anomaly import thorax
 from tests.models.test_evaluate_images import case, film
 from tests.models.test_vae import WORDS
+from tests.models.thorax_made import thorax
 
 
 def _series(rng: np.random.Generator, shift: float = 0.0, off: float = 0.0) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 
 from node.config import Peer
 from node.dimse import scu
@@ -28,15 +29,21 @@ def source_config(source: Orthanc) -> str:
     )
 
 
-def test_a_source_that_lists_what_came_completes_the_series(
-    make: Callable[..., Bench], orthanc: Orthanc, tmp_path: Path
-) -> None:
-    """Two seconds after the release, with all instances here, the series is routed."""
+def listed(make: Callable[..., Bench], orthanc: Orthanc, folder: Path) -> tuple[Bench, list[Dataset]]:
+    """A bench whose source has six images of a series, and those images."""
     images = series(6, 16)
     bench = make(source_config(orthanc), scu.count_instances)
     peer = bench.file.settings.peer("ct-1")
     assert peer is not None
-    scu.store_batch(peer, "AENODE", write(tmp_path / "files", images))
+    scu.store_batch(peer, "AENODE", write(folder / "files", images))
+    return bench, images
+
+
+def test_a_source_that_lists_what_came_completes_the_series(
+    make: Callable[..., Bench], orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """Two seconds after the release, with all instances here, the series is routed."""
+    bench, images = listed(make, orthanc, tmp_path)
     bench.receive(images, calling_ae="ORTHANC")
     wait_for(lambda: bench.step(2) and bench.submitted)
     complete = next(e for e in bench.index.find(uid("study"))[0].events if e.state == "COMPLETE")
@@ -47,11 +54,7 @@ def test_a_source_that_lists_more_tells_how_many_are_missing(
     make: Callable[..., Bench], orthanc: Orthanc, tmp_path: Path
 ) -> None:
     """A series that stays short is frozen after the longer quiet, with the number missing."""
-    images = series(6, 16)
-    bench = make(source_config(orthanc), scu.count_instances)
-    peer = bench.file.settings.peer("ct-1")
-    assert peer is not None
-    scu.store_batch(peer, "AENODE", write(tmp_path / "files", images))
+    bench, images = listed(make, orthanc, tmp_path)
     bench.receive(images[:4], calling_ae="ORTHANC")
     bench.step(2)
     source = bench.router._source
